@@ -1,0 +1,116 @@
+/**
+ * What the control thread tells the datapath, and what it hears back. Plain data: structured clone carries it.
+ *
+ * Commands are applied between batches, in order, all commands of one message before the next packet; so a message is one
+ * consistent change.
+ */
+import type { IpAddress, IpPrefix } from "../ip/address.ts";
+import type { UnderlayAddr } from "../ip/underlay_addr.ts";
+import type { PolicyUpdate } from "../policy/table.ts";
+import type { Verdict } from "../verdict.ts";
+
+export type DatapathCommand =
+  | SetSelf
+  | PutPeer
+  | { readonly op: "removePeer"; readonly publicKey: Uint8Array }
+  | PutIp
+  | { readonly op: "removeIp"; readonly prefix: IpPrefix }
+  | { readonly op: "policy"; readonly update: PolicyUpdate }
+  | Ping;
+
+/** This node. Sent first, and again when something changes. */
+export interface SetSelf {
+  readonly op: "self";
+  /** mesh addresses: what the TUN holds, and the only inner destinations accepted */
+  readonly addresses: readonly IpAddress[];
+  /** this node's address in outer headers */
+  readonly underlay: IpAddress;
+  readonly identity: number;
+  readonly tunnelProtocol: "geneve" | "vxlan";
+}
+
+export interface PutPeer {
+  readonly op: "peer";
+  /** "<cluster>/<name>", for logs */
+  readonly name: string;
+  readonly publicKey: Uint8Array;
+  readonly presharedKey?: Uint8Array;
+  /** a first guess; what authenticates later replaces it (roaming). Sent again unchanged, it does not undo roaming. */
+  readonly endpoint?: UnderlayAddr;
+  /** 0 = off */
+  readonly keepaliveSeconds: number;
+  /** the peer's address in outer headers: tunnel endpoint and allowed IP */
+  readonly underlay: IpAddress;
+}
+
+/** An ipcache entry. The longest prefix that covers an address decides. */
+export interface PutIp {
+  readonly op: "ip";
+  readonly prefix: IpPrefix;
+  readonly identity: number;
+  /** the peer that it is behind; none: known, not reachable */
+  readonly peer?: Uint8Array;
+}
+
+/** Sends one ICMP echo request from the mesh address of the family, through every step of the egress path. */
+export interface Ping {
+  readonly op: "ping";
+  /** 1 to 65535, chosen by the caller; answered by a `pong` event of the same id and sequence, or by none */
+  readonly id: number;
+  readonly sequence: number;
+  readonly to: IpAddress;
+}
+
+export type DatapathEvent =
+  | { readonly op: "ready"; readonly tun: string; readonly offload: OffloadFacts; readonly port: number }
+  | { readonly op: "pong"; readonly id: number; readonly sequence: number; readonly roundTripMs: number; readonly verdict: Verdict }
+  | { readonly op: "snapshot"; readonly query: number; readonly snapshot: DatapathSnapshot }
+  | { readonly op: "log"; readonly level: "debug" | "info" | "warn" | "error"; readonly event: string; readonly fields: Record<string, unknown> }
+  /** the datapath cannot go on (TUN deleted, socket closed); the control thread decides what to do */
+  | { readonly op: "fatal"; readonly code: string; readonly message: string };
+
+/** What the machine gave, for status and the health page; a reason where a thing is off. */
+export interface OffloadFacts {
+  readonly tunTso: string;
+  readonly tunUso: string;
+  readonly udpSegment: string;
+  readonly udpGro: string;
+  readonly receiveBufferBytes: number;
+  readonly sendBufferBytes: number;
+  readonly ipv6: boolean;
+  readonly aead: string;
+}
+
+export interface PeerSnapshot {
+  readonly name: string;
+  readonly publicKey: Uint8Array;
+  readonly endpoint?: UnderlayAddr;
+  /** Unix milliseconds, 0 = never */
+  readonly lastHandshakeUnixMs: number;
+  /** whole UDP payloads, as `wg` counts */
+  readonly rxBytes: number;
+  readonly txBytes: number;
+  readonly hasSession: boolean;
+}
+
+export interface DatapathSnapshot {
+  readonly peers: readonly PeerSnapshot[];
+  readonly flows: number;
+  readonly policyRevision: number;
+  /** newest last */
+  readonly drops: readonly DropRecord[];
+}
+
+/** One dropped packet, kept in a small ring for `monitor --drops`. */
+export interface DropRecord {
+  readonly unixMs: number;
+  readonly direction: "ingress" | "egress";
+  readonly verdict: Verdict;
+  readonly source?: string;
+  readonly destination?: string;
+  readonly protocol: number;
+  readonly sourcePort: number;
+  readonly destinationPort: number;
+  /** identity of the other side, 0 = unknown */
+  readonly identity: number;
+}
