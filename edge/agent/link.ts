@@ -1,0 +1,196 @@
+/**
+ * The control thread's end of the datapath Worker: commands go in, events come back, counters are read from shared memory.
+ *
+ * The Worker never returns to its event loop (it blocks in poll), so commands travel through a MessageChannel port that it drains
+ * after an eventfd wakes it; what it posts arrives here as usual.
+ */
+import { MessageChannel, type MessagePort, Worker } from "node:worker_threads";
+import type { DatapathCommand, DatapathEvent, DatapathSnapshot } from "../../src/datapath/control.ts";
+import { DatapathCounters } from "../../src/datapath/counters.ts";
+import type { IpAddress } from "../../src/ip/address.ts";
+import type { Verdict } from "../../src/verdict.ts";
+import { createWaker, type Waker } from "../../ffi/poll.ts";
+import { EdgeError } from "../errors.ts";
+
+export interface DatapathOptions {
+  /** name of the TUN device to create */
+  readonly tun: string;
+  /** inner MTU: largest IP packet that enters the TUN, octets */
+  readonly mtu: number;
+  /** UDP port, both families; 0 = any */
+  readonly wireguardPort: number;
+  /** X25519 secret key, 32 octets */
+  readonly privateKey: Uint8Array;
+  /** newest TAI64N stamp that may have been sent before, 12 octets */
+  readonly stampFloor?: Uint8Array;
+  /** `libsodium` forces the default; `auto` may choose another that gives the same answers and is measured faster */
+  readonly aead: "auto" | "libsodium";
+  /** debugging: append tshark's WireGuard key log here. Reveals traffic to whoever reads the file. */
+  readonly keyLogFile?: string;
+  /** false: no TSO, no UDP segmentation, no GRO */
+  readonly offload: boolean;
+  /** SO_MARK for outer packets, so that policy routing can keep them out of the tunnel */
+  readonly underlayMark?: number;
+}
+
+/** What the Worker is started with. The reverse of `DatapathLink`; `datapath_worker.ts` reads it. */
+export interface WorkerInit {
+  readonly options: DatapathOptions;
+  readonly commands: MessagePort;
+  readonly wakeFd: number;
+  readonly counters: SharedArrayBuffer;
+}
+
+/** One message on the command port. All its commands are applied before the next packet. */
+export type WorkerRequest =
+  | { readonly commands: readonly DatapathCommand[] }
+  | { readonly query: number }
+  | { readonly stop: true };
+
+/** Outcome of one echo request. */
+export type PingResult = { readonly roundTripMs: number } | { readonly verdict: Verdict };
+
+export interface DatapathLink {
+  /** Rejects with an EdgeError (EDGE_TUN_DENIED, ...) when the datapath cannot start. */
+  readonly ready: Promise<Extract<DatapathEvent, { op: "ready" }>>;
+  send(commands: readonly DatapathCommand[]): void;
+  query(): Promise<DatapathSnapshot>;
+  /** One echo request; `undefined` when no answer came in time. A verdict when our own datapath dropped the request. */
+  ping(to: IpAddress, sequence: number, timeoutMs: number): Promise<PingResult | undefined>;
+  readonly counters: DatapathCounters;
+  /** Log lines and fatal events. Set before the first await. */
+  onEvent: (event: DatapathEvent) => void;
+  /** Ends the Worker: the TUN device and the sockets are gone when it resolves. */
+  stop(): Promise<void>;
+}
+
+/** How long the Worker may take to close its devices before it is terminated. */
+const STOP_GRACE_MS = 1000;
+const QUERY_TIMEOUT_MS = 5000;
+
+/** Starts the Worker. Returns at once; `ready` tells how it went. */
+export function startDatapath(options: DatapathOptions): DatapathLink {
+  return new WorkerLink(options);
+}
+
+class WorkerLink implements DatapathLink {
+  readonly ready: Promise<Extract<DatapathEvent, { op: "ready" }>>;
+  readonly counters: DatapathCounters;
+  onEvent: (event: DatapathEvent) => void = () => {};
+
+  readonly #worker: Worker;
+  readonly #port: MessagePort;
+  readonly #waker: Waker;
+  readonly #exited: Promise<void>;
+  readonly #waiting = new Map<number, (snapshot: DatapathSnapshot | undefined) => void>();
+  readonly #pings = new Map<number, (result: PingResult | undefined) => void>();
+  #settleReady: { resolve(event: Extract<DatapathEvent, { op: "ready" }>): void; reject(error: Error): void } | undefined;
+  #nextQuery = 1;
+  #nextPing = 1;
+  #hasExited = false;
+
+  constructor(options: DatapathOptions) {
+    const memory = new SharedArrayBuffer(DatapathCounters.bytes);
+    this.counters = new DatapathCounters(memory);
+    this.#waker = createWaker();
+    const channel = new MessageChannel();
+    this.#port = channel.port1;
+    const init: WorkerInit = { options, commands: channel.port2, wakeFd: this.#waker.fd, counters: memory };
+    this.ready = new Promise((resolve, reject) => this.#settleReady = { resolve, reject });
+    this.#worker = new Worker(new URL("./datapath_worker.ts", import.meta.url), {
+      workerData: init,
+      transferList: [channel.port2],
+    });
+    this.#worker.on("message", (event: DatapathEvent) => this.#receive(event));
+    this.#worker.on("error", (error: Error) => this.#fail("EDGE_DATAPATH_CRASHED", error.message));
+    this.#exited = new Promise((resolve) =>
+      this.#worker.once("exit", () => {
+        this.#hasExited = true;
+        this.#fail("EDGE_DATAPATH_STOPPED", "The datapath ended");
+        for (const settle of this.#waiting.values()) settle(undefined);
+        for (const settle of this.#pings.values()) settle(undefined);
+        resolve();
+      })
+    );
+  }
+
+  send(commands: readonly DatapathCommand[]): void {
+    if (commands.length > 0) this.#request({ commands });
+  }
+
+  async query(): Promise<DatapathSnapshot> {
+    const query = this.#nextQuery++;
+    const snapshot = await settleOrTimeout(this.#waiting, query, QUERY_TIMEOUT_MS, () => this.#request({ query }));
+    if (snapshot === undefined) throw new EdgeError("EDGE_DATAPATH_STOPPED", "Cannot query the datapath: it does not answer");
+    return snapshot;
+  }
+
+  ping(to: IpAddress, sequence: number, timeoutMs: number): Promise<PingResult | undefined> {
+    const id = this.#nextPing;
+    this.#nextPing = (this.#nextPing % 0xffff) + 1;
+    return settleOrTimeout(this.#pings, id, timeoutMs, () => this.send([{ op: "ping", id, sequence, to }]));
+  }
+
+  async stop(): Promise<void> {
+    if (!this.#hasExited) this.#request({ stop: true });
+    const grace = setTimeout(() => void this.#worker.terminate(), STOP_GRACE_MS);
+    await this.#exited;
+    clearTimeout(grace);
+    this.#port.close();
+    this.#waker.close();
+  }
+
+  #request(request: WorkerRequest): void {
+    if (this.#hasExited) return;
+    this.#port.postMessage(request);
+    this.#waker.wake();
+  }
+
+  #receive(event: DatapathEvent): void {
+    switch (event.op) {
+      case "ready":
+        this.#settleReady?.resolve(event);
+        this.#settleReady = undefined;
+        break;
+      case "snapshot":
+        this.#waiting.get(event.query)?.(event.snapshot);
+        break;
+      case "pong":
+        this.#pings.get(event.id)?.(
+          event.verdict === 0 ? { roundTripMs: event.roundTripMs } : { verdict: event.verdict },
+        );
+        break;
+      case "fatal":
+        this.#fail(event.code, event.message);
+        break;
+      default:
+        this.onEvent(event);
+    }
+  }
+
+  #fail(code: string, message: string): void {
+    if (this.#settleReady) {
+      this.#settleReady.reject(new EdgeError(code as ConstructorParameters<typeof EdgeError>[0], message));
+      this.#settleReady = undefined;
+    } else this.onEvent({ op: "fatal", code, message });
+  }
+}
+
+/** Waits for the entry `key` of `waiting` to be settled by somebody else, at most `timeoutMs`. */
+function settleOrTimeout<T>(
+  waiting: Map<number, (value: T | undefined) => void>,
+  key: number,
+  timeoutMs: number,
+  begin: () => void,
+): Promise<T | undefined> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => settle(undefined), timeoutMs);
+    const settle = (value: T | undefined) => {
+      clearTimeout(timer);
+      waiting.delete(key);
+      resolve(value);
+    };
+    waiting.set(key, settle);
+    begin();
+  });
+}
