@@ -1,0 +1,35 @@
+/**
+ * Which tests run on which runtime.
+ *
+ * On Node, the pure part: everything that needs neither FFI nor `node:sqlite`. On Bun and on Deno, everything but the
+ * namespaces. `test/netns` and `test/interop` start real programs; their scripts name them, so nothing else runs them.
+ */
+import { defineConfig } from "vitest/config";
+
+const onNode = !("Bun" in globalThis) && !("Deno" in globalThis);
+const named = process.env["EDGEMESH_SUITE"] ?? "unit";
+const report = process.env["EDGEMESH_TEST_REPORT"];
+
+/** Suites that drive processes are slow and take turns; the others share the cores. */
+const suites: Record<string, { include: string[]; exclude: string[] }> = {
+  unit: {
+    include: ["test/**/*.test.ts"],
+    exclude: ["test/netns/**", "test/interop/**", ...(onNode ? ["test/ffi/**"] : ["test/architecture.test.ts"])],
+  },
+  netns: { include: ["test/netns/**/*.test.ts"], exclude: [] },
+  interop: { include: ["test/interop/**/*.test.ts"], exclude: [] },
+};
+const suite = suites[named];
+if (!suite) throw new RangeError(`Cannot run suite "${named}": expected ${Object.keys(suites).join(", ")}`);
+
+export default defineConfig({
+  test: {
+    include: suite.include,
+    exclude: suite.exclude,
+    pool: "forks",
+    fileParallelism: named === "unit",
+    testTimeout: named === "unit" ? 20_000 : 120_000,
+    hookTimeout: named === "unit" ? 20_000 : 120_000,
+    reporters: report ? ["default", ["json", { outputFile: report }]] : ["default"],
+  },
+});
