@@ -1,0 +1,77 @@
+/**
+ * Where everything of the packet path lies: one arena, fixed regions, made once at start. Pages are touched when first used, so
+ * room that is not needed costs nothing.
+ *
+ *     addresses    one record of 32 octets per peer, and some of the tunnel's own
+ *     templates    one outer header per peer
+ *     fromTun      headroom, then the packet being read from the TUN, then tailroom
+ *     toUnderlay   sealed messages, back to back, until the underlay is flushed
+ *     received     UDP receive slots of 64 KiB (UDP GRO fills them), with the underlay's own records behind
+ *     toTun        headers of merged packets
+ */
+import { UNDERLAY_ADDR_BYTES } from "../ip/underlay_addr.ts";
+import { TEMPLATE_BYTES } from "./encapsulation.ts";
+
+export const VIRTIO_HEADER_BYTES = 10;
+/** Free octets before a packet read from the TUN: WireGuard header (16), outer IPv6, UDP, Geneve, Ethernet (70), virtio (10). */
+export const HEADROOM_BYTES = 128;
+/** Octets behind it: WireGuard's padding. */
+export const TAILROOM_BYTES = 64;
+export const MAX_PACKET_BYTES = 65535;
+/** One superpacket sealed: 65535 octets in segments of 536 would add 122 x 126; more than this is flushed first. */
+export const SEALED_SUPERPACKET_BYTES = 96 * 1024;
+export const RECEIVE_SLOT_BYTES = 64 * 1024;
+/** What a tunnel may use for addresses that belong to no peer: handshakes under way from unknown sources. */
+const SPARE_ADDRESSES = 64;
+const RECEIVE_RECORD_BYTES = 1024;
+const MERGE_HEADER_BYTES = 64 * 1024;
+
+export interface ArenaLayout {
+  readonly bytes: number;
+  readonly maxPeers: number;
+  readonly addressesAt: number;
+  readonly templatesAt: number;
+  /** first octet of a packet read from the TUN (its virtio header); HEADROOM_BYTES lie free before it */
+  readonly fromTunAt: number;
+  readonly fromTunEnd: number;
+  readonly toUnderlayAt: number;
+  readonly toUnderlayEnd: number;
+  readonly receivedAt: number;
+  readonly receiveSlots: number;
+  readonly toTunAt: number;
+  readonly toTunEnd: number;
+}
+
+/**
+ * @param maxPeers     WireGuard peers that fit
+ * @param receiveSlots UDP receive slots of 64 KiB
+ * @param sealedBytes  room for sealed messages between two flushes
+ */
+export function layoutArena(maxPeers: number, receiveSlots: number, sealedBytes: number): ArenaLayout {
+  let next = 0;
+  const take = (bytes: number) => {
+    const at = next;
+    next += Math.ceil(bytes / 64) * 64;
+    return at;
+  };
+  const addressesAt = take((maxPeers + SPARE_ADDRESSES) * UNDERLAY_ADDR_BYTES);
+  const templatesAt = take(maxPeers * TEMPLATE_BYTES);
+  const fromTunSlot = take(HEADROOM_BYTES + VIRTIO_HEADER_BYTES + MAX_PACKET_BYTES + TAILROOM_BYTES);
+  const toUnderlayAt = take(sealedBytes);
+  const receivedAt = take(receiveSlots * (RECEIVE_SLOT_BYTES + RECEIVE_RECORD_BYTES));
+  const toTunAt = take(MERGE_HEADER_BYTES);
+  return {
+    bytes: next,
+    maxPeers,
+    addressesAt,
+    templatesAt,
+    fromTunAt: fromTunSlot + HEADROOM_BYTES,
+    fromTunEnd: fromTunSlot + HEADROOM_BYTES + VIRTIO_HEADER_BYTES + MAX_PACKET_BYTES,
+    toUnderlayAt,
+    toUnderlayEnd: toUnderlayAt + sealedBytes,
+    receivedAt,
+    receiveSlots,
+    toTunAt,
+    toTunEnd: toTunAt + MERGE_HEADER_BYTES,
+  };
+}

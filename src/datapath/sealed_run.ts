@@ -1,0 +1,70 @@
+/**
+ * Sealed messages on their way out: collected back to back, so that messages of one size to one peer leave as one run (UDP GSO).
+ *
+ * Hot file. A run closes when a message is of another peer, larger than the first, or follows a shorter one (only the last
+ * datagram of a run may be shorter), or when the run is full.
+ */
+import type { Underlay } from "../ports.ts";
+
+/** Most octets of one UDP_SEGMENT send over IPv4: 65507; a little less, to be the same for both families. */
+const MAX_RUN_BYTES = 65_000;
+
+export class SealedRuns {
+  readonly #underlay: Underlay;
+  readonly #startAt: number;
+  readonly #limit: number;
+  /** where the next message is to be written */
+  at: number;
+  #runAt: number;
+  #runCount = 0;
+  #runSegmentBytes = 0;
+  #runToAt = 0;
+  #runEcn = 0;
+  #isShort = false;
+
+  /** @param startAt, endAt region of the arena that messages are written to */
+  constructor(underlay: Underlay, startAt: number, endAt: number) {
+    this.#underlay = underlay;
+    this.#startAt = startAt;
+    this.#limit = endAt;
+    this.at = startAt;
+    this.#runAt = startAt;
+  }
+
+  /** Makes sure that `bytes` octets fit at `at`: sends everything first when they would not. */
+  reserve(bytes: number): void {
+    if (this.at + bytes > this.#limit) this.flush();
+  }
+
+  /** Takes the message that was written at `at`. `toAt` is the address record of its destination. */
+  add(end: number, toAt: number, ecn: number): void {
+    const messageBytes = end - this.at;
+    if (this.#runCount > 0 && !this.#accepts(messageBytes, toAt, ecn, end)) this.#close();
+    if (this.#runCount === 0) {
+      this.#runAt = this.at;
+      this.#runSegmentBytes = messageBytes;
+      this.#runToAt = toAt;
+      this.#runEcn = ecn;
+    }
+    this.#runCount++;
+    this.#isShort = messageBytes < this.#runSegmentBytes;
+    this.at = end;
+  }
+
+  /** Sends everything collected. The region is free again. */
+  flush(): void {
+    if (this.#runCount > 0) this.#close();
+    this.#underlay.flush();
+    this.at = this.#startAt;
+  }
+
+  #accepts(messageBytes: number, toAt: number, ecn: number, end: number): boolean {
+    return !this.#isShort && messageBytes <= this.#runSegmentBytes && toAt === this.#runToAt && ecn === this.#runEcn &&
+      this.#runCount < this.#underlay.maxSegments && end - this.#runAt <= MAX_RUN_BYTES;
+  }
+
+  #close(): void {
+    this.#underlay.queue(this.#runAt, this.at, this.#runSegmentBytes, this.#runToAt, this.#runEcn);
+    this.#runCount = 0;
+  }
+}
