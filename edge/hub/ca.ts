@@ -206,7 +206,7 @@ async function makeServerCertificate(
       new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
       new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth]),
       new x509.SubjectAlternativeNameExtension(
-        names.map((value) => ({ type: isIP(value) === 0 ? "dns" : "ip", value })),
+        names.map((value) => ({ type: isIP(value) === 0 ? "dns" as const : "ip" as const, value })),
       ),
       await x509.AuthorityKeyIdentifierExtension.create(caKeys.publicKey),
     ],
@@ -225,7 +225,7 @@ async function loadX509(): Promise<typeof import("@peculiar/x509")> {
 async function importKeys(keyPem: string, path: string): Promise<CryptoKeyPair> {
   try {
     const { subtle } = crypto;
-    const der = fromBase64(keyPem.replace(/-----[A-Z ]+-----/g, "").replace(/\s/g, ""))!;
+    const der = fromBase64(keyPem.replace(/-----[A-Z ]+-----/g, "").replace(/\s/g, "")) as Uint8Array<ArrayBuffer>;
     const privateKey = await subtle.importKey("pkcs8", der, ALGORITHM, true, ["sign"]);
     const { kty, crv, x, y } = await subtle.exportKey("jwk", privateKey);
     const publicKey = await subtle.importKey("jwk", { kty: kty!, crv: crv!, x: x!, y: y! }, ALGORITHM, true, [
