@@ -49,6 +49,8 @@ export class Node {
   maxPlaintextBytes: number;
   identity = 0;
   tunnelProtocol: TunnelProtocol = "geneve";
+  /** last errno of a TUN write, 0 = none: the loop looks whether the device is gone */
+  tunError = 0;
   /** wall clock of the current batch, for records */
   unixMs = 0;
 

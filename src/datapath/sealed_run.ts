@@ -15,6 +15,8 @@ export class SealedRuns {
   readonly #limit: number;
   /** where the next message is to be written */
   at: number;
+  /** octets of all messages since start */
+  sentBytes = 0;
   #runAt: number;
   #runCount = 0;
   #runSegmentBytes = 0;
@@ -48,6 +50,7 @@ export class SealedRuns {
     }
     this.#runCount++;
     this.#isShort = messageBytes < this.#runSegmentBytes;
+    this.sentBytes += messageBytes;
     this.at = end;
   }
 

@@ -1,0 +1,62 @@
+/**
+ * The step that both directions share: is this packet part of a flow that was allowed, or may it start one?
+ *
+ * Policy is asked once per flow and policy revision. When the revision changed, the flow is judged again in the direction in
+ * which it was opened, whoever sent the packet at hand: so a rule that goes away cuts both halves, and an allowed flow never
+ * notices a change. Facts: Cilium's decision procedure, `bpf/lib/conntrack.h`.
+ */
+import { DROP_CT_INSERT_FAILED, FORWARD, type Verdict } from "../verdict.ts";
+import { PROTOCOL_ICMP, PROTOCOL_ICMP6 } from "../wire/numbers.ts";
+import { ICMP6_ECHO_REQUEST, ICMP_ECHO_REQUEST, type PacketInfo } from "../wire/packet.ts";
+import { counterOf, type Direction } from "./counters.ts";
+import type { Node } from "./node.ts";
+
+const FLOWS_CREATED = counterOf("flowsCreated");
+
+/**
+ * @param packet    the inner packet
+ * @param direction of this packet, seen from this node
+ * @param identity  of the other side
+ * @returns FORWARD, a policy reason, or DROP_CT_INSERT_FAILED when the flow table is full of live flows
+ */
+export function admit(node: Node, packet: PacketInfo, direction: Direction, identity: number, nowMs: number): Verdict {
+  const { arena, conntrack, policy, counters } = node.parts;
+  const flow = conntrack.find(arena, packet, nowMs);
+  if (flow >= 0) {
+    if (conntrack.revisionOf(flow) !== policy.revision) {
+      const opened = conntrack.directionOf(flow);
+      const port = policyPort(packet, conntrack.isReply);
+      const verdict = policy.lookup(opened as Direction, identity, packet.protocol, port);
+      if (verdict !== FORWARD) {
+        conntrack.remove(flow);
+        return verdict;
+      }
+      conntrack.setRevision(flow, policy.revision);
+    }
+    conntrack.touch(flow, packet, nowMs);
+    return FORWARD;
+  }
+  if (isIcmpError(packet) && conntrack.findRelated(arena, packet, nowMs) >= 0) return FORWARD;
+  const verdict = policy.lookup(direction, identity, packet.protocol, policyPort(packet, false));
+  if (verdict !== FORWARD) return verdict;
+  if (isIcmpError(packet)) return FORWARD; // an error belongs to a flow or to none: it never starts one
+  if (conntrack.insert(arena, packet, direction, identity, policy.revision, nowMs) < 0) return DROP_CT_INSERT_FAILED;
+  counters.add(FLOWS_CREATED, 1);
+  return FORWARD;
+}
+
+/**
+ * The port that policy is asked for: the one that the flow was opened to. An ICMP packet's is its type (Cilium); the reply to an
+ * echo counts as the request.
+ */
+function policyPort(packet: PacketInfo, isReply: boolean): number {
+  if (packet.protocol === PROTOCOL_ICMP) return isReply ? ICMP_ECHO_REQUEST : packet.icmpType;
+  if (packet.protocol === PROTOCOL_ICMP6) return isReply ? ICMP6_ECHO_REQUEST : packet.icmpType;
+  return isReply ? packet.sourcePort : packet.destinationPort;
+}
+
+/** ICMP types 3, 11, 12 and ICMPv6 types 1 to 4 carry the packet that they complain about (RFC 792, RFC 4443 §2.1). */
+function isIcmpError(packet: PacketInfo): boolean {
+  if (packet.protocol === PROTOCOL_ICMP) return packet.icmpType === 3 || packet.icmpType === 11 || packet.icmpType === 12;
+  return packet.protocol === PROTOCOL_ICMP6 && packet.icmpType >= 1 && packet.icmpType <= 4;
+}

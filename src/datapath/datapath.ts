@@ -1,0 +1,206 @@
+/**
+ * The datapath as a whole: tables, both directions, and what the control thread asks for. It does no waiting: the loop
+ * (`edge/agent/loop.ts`) tells it what is ready and what time it is.
+ */
+import { readUnderlayAddr } from "../ip/underlay_addr.ts";
+import { DROP_UNDERLAY_SEND } from "../verdict.ts";
+import type { DatapathCommand, DatapathEvent, DatapathSnapshot, PeerSnapshot, PutIp, PutPeer } from "./control.ts";
+import { counterOf, EGRESS } from "./counters.ts";
+import { EchoProbe } from "./echo_probe.ts";
+import { Egress } from "./egress.ts";
+import { Ingress } from "./ingress.ts";
+import { Node, type NodeParts } from "./node.ts";
+import { SealedRuns } from "./sealed_run.ts";
+import { Staging } from "./staging.ts";
+import type { Peer } from "../tunnel/peer.ts";
+
+/** Packets taken from the TUN before the underlay gets its turn again: neither side may starve the other. */
+const TUN_BATCH = 32;
+const UNDERLAY_BATCHES = 4;
+/** Flow table entries looked at per tick for expiry. */
+const EXPIRE_BUDGET = 1024;
+
+const FROM_TUN_PACKETS = counterOf("fromTunPackets");
+const FROM_TUN_BYTES = counterOf("fromTunBytes");
+const FROM_TUN_READS = counterOf("fromTunReads");
+const HANDSHAKES_SENT = counterOf("handshakesSent");
+
+export class Datapath {
+  readonly node: Node;
+  readonly #egress: Egress;
+  readonly #ingress: Ingress;
+  readonly #echo: EchoProbe;
+  readonly #runs: SealedRuns;
+  readonly #staging = new Staging();
+  readonly #emit: (event: DatapathEvent) => void;
+  #sendErrors = 0;
+
+  /**
+   * @param emit   takes events for the control thread
+   * @param nowMs  a clock for round trips only
+   */
+  constructor(parts: NodeParts, emit: (event: DatapathEvent) => void, nowMs: () => number) {
+    this.#emit = emit;
+    this.node = new Node(parts);
+    this.#runs = new SealedRuns(parts.underlay, parts.layout.toUnderlayAt, parts.layout.toUnderlayEnd);
+    this.#echo = new EchoProbe(this.node, nowMs, (id, sequence, roundTripMs, verdict) =>
+      this.#emit({ op: "pong", id, sequence, roundTripMs, verdict }));
+    this.#egress = new Egress(this.node, this.#runs, this.#staging);
+    this.#ingress = new Ingress(this.node, this.#echo);
+  }
+
+  /** Applies one command. Between batches only. */
+  apply(command: DatapathCommand, nowMs: number): void {
+    const { ipcache, policy } = this.node.parts;
+    switch (command.op) {
+      case "self":
+        return this.node.setSelf(command);
+      case "peer":
+        return this.#putPeer(command, nowMs);
+      case "removePeer":
+        return this.#removePeer(command.publicKey);
+      case "ip":
+        return this.#putIp(command);
+      case "removeIp":
+        ipcache.remove(command.prefix);
+        return;
+      case "policy":
+        return policy.apply(command.update);
+      case "ping":
+        this.#echo.send(this.#egress, command.id, command.sequence, command.to, nowMs);
+        return this.#finish(nowMs);
+    }
+  }
+
+  /** Takes what waits on the UDP sockets, a few batches at most. True when there may be more. */
+  receive(nowMs: number, unixMs: number): boolean {
+    const { underlay, wireguard } = this.node.parts;
+    this.node.unixMs = unixMs;
+    let isFull = false;
+    for (let batch = 0; batch < UNDERLAY_BATCHES; batch++) {
+      const count = underlay.receive();
+      if (count <= 0) break;
+      for (let i = 0; i < count; i++) this.#ingress.run(underlay.received[i]!, nowMs);
+      this.#ingress.finish();
+      isFull = count === underlay.received.length;
+      if (!isFull) break;
+    }
+    wireguard.finishReceiveBatch(nowMs);
+    this.#finish(nowMs);
+    return isFull;
+  }
+
+  /**
+   * Takes what waits on the TUN, a batch at most.
+   * @returns 1 when there may be more, 0 when it is empty, or a negative errno that the device gave
+   */
+  readTun(nowMs: number, unixMs: number): number {
+    const { tun, layout, counters } = this.node.parts;
+    this.node.unixMs = unixMs;
+    let status = 1;
+    for (let i = 0; i < TUN_BATCH; i++) {
+      const octets = tun.read(layout.fromTunAt, layout.fromTunEnd);
+      if (octets <= 0) {
+        status = octets;
+        break;
+      }
+      counters.add(FROM_TUN_READS, 1);
+      counters.add(FROM_TUN_PACKETS, 1);
+      counters.add(FROM_TUN_BYTES, octets);
+      this.#egress.run(layout.fromTunAt, layout.fromTunAt + octets, nowMs);
+    }
+    this.#finish(nowMs);
+    return status;
+  }
+
+  /** Runs timers that are due. Returns the monotonic time of the next one, Infinity when there is none. */
+  tick(nowMs: number, unixMs: number): number {
+    const { wireguard, conntrack } = this.node.parts;
+    this.node.unixMs = unixMs;
+    const next = wireguard.tick(nowMs, unixMs);
+    conntrack.expire(nowMs, EXPIRE_BUDGET);
+    this.#finish(nowMs);
+    return next;
+  }
+
+  /** A picture for status and `monitor --drops`. */
+  snapshot(): DatapathSnapshot {
+    const { wireguard, conntrack, policy } = this.node.parts;
+    const peers: PeerSnapshot[] = [];
+    for (const peer of wireguard.peers()) peers.push(this.#peerSnapshot(peer));
+    return { peers, flows: conntrack.size, policyRevision: policy.revision, drops: this.node.drops.list() };
+  }
+
+  /** What the tunnel wants to send, what waited for a session, and everything sealed, goes out. */
+  #finish(nowMs: number): void {
+    const { wireguard, underlay, counters } = this.node.parts;
+    for (let peer = wireguard.takeReadyPeer(); peer !== undefined; peer = wireguard.takeReadyPeer()) this.#sendStaged(peer, nowMs);
+    const outbox = wireguard.outbox;
+    for (let i = 0; i < outbox.count; i++) {
+      const message = outbox.messages[i]!;
+      underlay.queue(message.at, message.end, message.end - message.at, message.toAt, 0);
+      if (message.isHandshake) counters.add(HANDSHAKES_SENT, 1);
+    }
+    this.#runs.flush();
+    outbox.clear();
+    this.#countSendErrors();
+  }
+
+  #sendStaged(peer: Peer, nowMs: number): void {
+    const { arena, layout } = this.node.parts;
+    for (const packet of this.#staging.take(peer.slot)) {
+      arena.set(packet, layout.fromTunAt);
+      this.#egress.run(layout.fromTunAt, layout.fromTunAt + packet.length, nowMs);
+    }
+  }
+
+  #countSendErrors(): void {
+    const { underlay, counters } = this.node.parts;
+    if (underlay.sendErrorCount === this.#sendErrors) return;
+    for (; this.#sendErrors < underlay.sendErrorCount; this.#sendErrors++) counters.addDrop(EGRESS, DROP_UNDERLAY_SEND);
+  }
+
+  #putPeer(command: PutPeer, nowMs: number): void {
+    const { underlay } = command;
+    const peer = this.node.parts.wireguard.putPeer({
+      name: command.name,
+      publicKey: command.publicKey,
+      keepaliveSeconds: command.keepaliveSeconds,
+      allowedIps: [{ address: underlay, length: underlay.length * 8 }],
+      ...(command.presharedKey && { presharedKey: command.presharedKey }),
+      ...(command.endpoint && { endpoint: command.endpoint }),
+    }, nowMs);
+    if (peer === undefined) {
+      this.#emit({ op: "log", level: "error", event: "peer table full", fields: { peer: command.name } });
+      return;
+    }
+    this.node.putEnvelope(peer.slot, underlay);
+  }
+
+  #removePeer(publicKey: Uint8Array): void {
+    const peer = this.node.parts.wireguard.findPeer(publicKey);
+    if (peer === undefined) return;
+    this.node.removeEnvelope(peer.slot);
+    this.#staging.take(peer.slot);
+    this.node.parts.ipcache.forgetPeer(peer.slot);
+    this.node.parts.wireguard.removePeer(publicKey);
+  }
+
+  #putIp(command: PutIp): void {
+    const peer = command.peer && this.node.parts.wireguard.findPeer(command.peer);
+    this.node.parts.ipcache.put(command.prefix, command.identity, peer ? peer.slot : -1);
+  }
+
+  #peerSnapshot(peer: Peer): PeerSnapshot {
+    const endpoint = readUnderlayAddr(this.node.parts.arena, peer.endpointAt);
+    return {
+      name: peer.name,
+      publicKey: peer.publicKey,
+      lastHandshakeUnixMs: peer.lastHandshakeUnixMs,
+      rxBytes: peer.rxBytes,
+      txBytes: peer.txBytes,
+      hasSession: peer.hasSession,
+      ...(endpoint && { endpoint }),
+    };
+  }
+}

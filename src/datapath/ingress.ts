@@ -1,0 +1,199 @@
+/**
+ * The life of a packet that arrives: from the underlay to the TUN. Read this file top to bottom; it mirrors `egress.ts`.
+ *
+ *     1 open         tunnel/                   WireGuard: session, tag, replay window; handshakes end here
+ *     2 decapsulate  encapsulation.ts          Geneve or VXLAN; the VNI claims the source's identity
+ *     3 outer        Node, tunnel/             outer source among the peer's allowed IPs, outer destination ours
+ *     4 parse        wire/packet.ts            what is inside, is it whole
+ *     5 identity     ipcache/                  the inner source is that peer's, and the claimed identity is the source's
+ *     6 destination  Node                      only our own addresses are delivered
+ *     7 admit        admission.ts              conntrack, and policy for a flow that is new
+ *     8 deliver      offload/merge.ts          merged with its neighbours, then one write to the TUN
+ *
+ * The first step that does not answer FORWARD ends the packet. Anything may arrive here: no step throws.
+ * Hot file (bench: `scripts/bench/throughput`, `scripts/bench/micro.ts`).
+ */
+import { readI32, readU16, readU32LE, writeU16, writeU8 } from "../bytes/integers.ts";
+import { updateChecksum } from "../bytes/checksum.ts";
+import { Merger } from "../offload/merge.ts";
+import type { ReceivedRun } from "../ports.ts";
+import {
+  DROP_IDENTITY_MISMATCH,
+  DROP_INVALID_IDENTITY,
+  DROP_NOT_ALLOWED_IP,
+  DROP_NOT_FOR_US,
+  DROP_TRUNCATED,
+  DROP_TUN_WRITE,
+  DROP_UNKNOWN_MESSAGE,
+  DROP_UNKNOWN_SENDER,
+  FORWARD,
+  type Verdict,
+} from "../verdict.ts";
+import { PacketInfo, readPacket } from "../wire/packet.ts";
+import { admit } from "./admission.ts";
+import { counterOf, INGRESS } from "./counters.ts";
+import type { EchoProbe } from "./echo_probe.ts";
+import { decapsulate, Envelope } from "./encapsulation.ts";
+import type { Node } from "./node.ts";
+
+const MESSAGE_TRANSPORT = 4;
+const IDENTITY_HOST = 1;
+const IDENTITY_REMOTE_NODE = 6;
+const IDENTITY_KUBE_APISERVER = 7;
+const ECN_CE = 3;
+
+const FROM_UNDERLAY_DATAGRAMS = counterOf("fromUnderlayDatagrams");
+const FROM_UNDERLAY_BYTES = counterOf("fromUnderlayBytes");
+const FROM_UNDERLAY_RUNS = counterOf("fromUnderlayRuns");
+const TO_TUN_PACKETS = counterOf("toTunPackets");
+const TO_TUN_BYTES = counterOf("toTunBytes");
+const TO_TUN_WRITES = counterOf("toTunWrites");
+
+export class Ingress {
+  readonly #node: Node;
+  readonly #echo: EchoProbe;
+  readonly #merger: Merger | undefined;
+  readonly #packet = new PacketInfo();
+  readonly #envelope = new Envelope();
+  readonly #single = new Int32Array(2);
+  readonly #write: (pieces: Int32Array, count: number) => void;
+  #hasPacket = false;
+  #identity = 0;
+
+  constructor(node: Node, echo: EchoProbe) {
+    this.#node = node;
+    this.#echo = echo;
+    const { arena, layout, tun } = node.parts;
+    if (tun.hasOffload) {
+      this.#merger = new Merger(arena, { tcp: true, udp: tun.hasUdpOffload, headersAt: layout.toTunAt });
+    }
+    this.#write = (pieces, count) => this.#writeTun(pieces, count);
+  }
+
+  /** Takes one received run; each of its datagrams lives or dies alone. Drops are counted here. */
+  run(run: ReceivedRun, nowMs: number): void {
+    const { counters } = this.#node.parts;
+    counters.add(FROM_UNDERLAY_RUNS, 1);
+    counters.add(FROM_UNDERLAY_BYTES, run.end - run.at);
+    if (run.isTruncated || run.segmentBytes <= 0) {
+      this.#node.drop(INGRESS, DROP_TRUNCATED, undefined, 0);
+      return;
+    }
+    let datagrams = 0;
+    for (let at = run.at; at < run.end; at += run.segmentBytes) {
+      const end = Math.min(at + run.segmentBytes, run.end);
+      this.#hasPacket = false;
+      this.#identity = 0;
+      const verdict = this.#steps(at, end, run, nowMs);
+      if (verdict !== FORWARD) this.#node.drop(INGRESS, verdict, this.#hasPacket ? this.#packet : undefined, this.#identity);
+      datagrams++;
+    }
+    counters.add(FROM_UNDERLAY_DATAGRAMS, datagrams);
+  }
+
+  /** Ends a batch: what was held for merging is written. Nothing is kept across batches. */
+  finish(): void {
+    this.#merger?.flush(this.#write);
+  }
+
+  #steps(at: number, end: number, run: ReceivedRun, nowMs: number): Verdict {
+    const { arena, wireguard, cipher } = this.#node.parts;
+    if (end - at < 4) return DROP_UNKNOWN_MESSAGE;
+    if (readU32LE(arena, at) !== MESSAGE_TRANSPORT) {
+      return wireguard.receiveControl(arena, at, end, run.fromAt, nowMs, this.#node.unixMs);
+    }
+    const opened = wireguard.open(cipher, arena, at, end, run.fromAt, nowMs); // 1
+    if (opened !== FORWARD) return opened;
+    if (wireguard.openedEnd === wireguard.openedAt) return FORWARD; // keepalive
+    return this.#inner(wireguard.openedAt, wireguard.openedEnd, wireguard.openedSlot, run.ecn, nowMs);
+  }
+
+  #inner(at: number, end: number, peerSlot: number, outerEcn: number, nowMs: number): Verdict {
+    const node = this.#node;
+    const { arena } = node.parts;
+    const envelope = this.#envelope;
+    const unwrapped = decapsulate(arena, at, end, node.tunnelProtocol, envelope); // 2
+    if (unwrapped !== FORWARD) return unwrapped;
+    if (this.#peerOfOuterSource() !== peerSlot) return DROP_NOT_ALLOWED_IP; // 3
+    if (!node.isOwnUnderlay(envelope.outerDestinationAt, envelope.outerVersion)) return DROP_NOT_FOR_US;
+
+    const packet = this.#packet;
+    const parsed = readPacket(arena, envelope.innerAt, envelope.innerEnd, packet); // 4
+    if (parsed !== FORWARD) return parsed;
+    this.#hasPacket = true;
+    const known = this.#checkIdentity(packet, envelope.vni, peerSlot); // 5
+    if (known !== FORWARD) return known;
+    if (!node.isOwnAddress(packet.destinationAt, packet.version)) return DROP_NOT_FOR_US; // 6
+    const admitted = admit(node, packet, INGRESS, this.#identity, nowMs); // 7
+    if (admitted !== FORWARD) return admitted;
+    if (outerEcn === ECN_CE) markCongestion(arena, packet);
+    this.#deliver(packet); // 8
+    return FORWARD;
+  }
+
+  #peerOfOuterSource(): number {
+    const { arena, wireguard } = this.#node.parts;
+    const envelope = this.#envelope;
+    return envelope.outerVersion === 4
+      ? wireguard.allowedIps.find4(readI32(arena, envelope.outerSourceAt))
+      : wireguard.allowedIps.find6(arena, envelope.outerSourceAt);
+  }
+
+  /**
+   * The identity that policy sees is the one that the hub vouched for, the ipcache's; the VNI must agree with it, and the address
+   * must belong to the peer that sent it. A node's own traffic comes as remote-node and takes the address's identity (Cilium).
+   */
+  #checkIdentity(packet: PacketInfo, vni: number, peerSlot: number): Verdict {
+    const { arena, ipcache } = this.#node.parts;
+    if (vni === 0 || vni === IDENTITY_HOST) return DROP_INVALID_IDENTITY;
+    const entry = packet.version === 4
+      ? ipcache.find4(readI32(arena, packet.sourceAt))
+      : ipcache.find6(arena, packet.sourceAt);
+    if (entry < 0 || ipcache.peerOf(entry) !== peerSlot) return DROP_UNKNOWN_SENDER;
+    const identity = ipcache.identityOf(entry);
+    this.#identity = identity;
+    const isNode = vni === IDENTITY_REMOTE_NODE || vni === IDENTITY_KUBE_APISERVER;
+    return identity === vni || isNode ? FORWARD : DROP_IDENTITY_MISMATCH;
+  }
+
+  #deliver(packet: PacketInfo): void {
+    if (this.#echo.takeReply(this.#node.parts.arena, packet)) return;
+    const { counters, arena } = this.#node.parts;
+    counters.add(TO_TUN_PACKETS, 1);
+    counters.add(TO_TUN_BYTES, packet.end - packet.at);
+    if (this.#merger !== undefined) {
+      this.#merger.add(packet.at, packet.end);
+      return;
+    }
+    const at = packet.at - this.#node.virtioBytes;
+    arena.fill(0, at, packet.at);
+    this.#single[0] = at;
+    this.#single[1] = packet.end;
+    this.#writeTun(this.#single, 1);
+  }
+
+  #writeTun(pieces: Int32Array, count: number): void {
+    const written = this.#node.parts.tun.write(pieces, count);
+    this.#node.parts.counters.add(TO_TUN_WRITES, 1);
+    if (written < 0) {
+      this.#node.tunError = -written;
+      this.#node.drop(INGRESS, DROP_TUN_WRITE, undefined, 0);
+    }
+  }
+}
+
+/**
+ * A congested underlay marked the outer header: marks the inner packet when it is ECN-capable. One that is not is left alone, as
+ * the Linux device does, although RFC 6040 §4.2 would drop it.
+ */
+function markCongestion(bytes: Uint8Array, packet: PacketInfo): void {
+  const ecn = packet.trafficClass & 3;
+  if (ecn === 0 || ecn === ECN_CE) return;
+  if (packet.version === 6) {
+    writeU8(bytes, packet.at + 1, bytes[packet.at + 1]! | 0x30);
+    return;
+  }
+  const word = readU16(bytes, packet.at);
+  writeU16(bytes, packet.at, word | ECN_CE);
+  writeU16(bytes, packet.at + 10, updateChecksum(readU16(bytes, packet.at + 10), word, word | ECN_CE));
+}
