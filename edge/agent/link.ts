@@ -9,7 +9,7 @@ import type { DatapathCommand, DatapathEvent, DatapathSnapshot } from "../../src
 import { DatapathCounters } from "../../src/datapath/counters.ts";
 import type { IpAddress } from "../../src/ip/address.ts";
 import type { Verdict } from "../../src/verdict.ts";
-import { createWaker, type Waker } from "../../ffi/poll.ts";
+import { Waker } from "../../ffi/poll.ts";
 import { EdgeError } from "../errors.ts";
 
 export interface DatapathOptions {
@@ -37,7 +37,6 @@ export interface DatapathOptions {
 export interface WorkerInit {
   readonly options: DatapathOptions;
   readonly commands: MessagePort;
-  readonly wakeFd: number;
   readonly counters: SharedArrayBuffer;
 }
 
@@ -46,6 +45,12 @@ export type WorkerRequest =
   | { readonly commands: readonly DatapathCommand[] }
   | { readonly query: number }
   | { readonly stop: true };
+
+/** The Worker's first message: it can be woken through this eventfd. */
+export interface WorkerAwake {
+  readonly op: "awake";
+  readonly wakeFd: number;
+}
 
 /** Outcome of one echo request. */
 export type PingResult = { readonly roundTripMs: number } | { readonly verdict: Verdict };
@@ -80,11 +85,11 @@ class WorkerLink implements DatapathLink {
 
   readonly #worker: Worker;
   readonly #port: MessagePort;
-  readonly #waker: Waker;
   readonly #exited: Promise<void>;
   readonly #waiting = new Map<number, (snapshot: DatapathSnapshot | undefined) => void>();
   readonly #pings = new Map<number, (result: PingResult | undefined) => void>();
   #settleReady: { resolve(event: Extract<DatapathEvent, { op: "ready" }>): void; reject(error: Error): void } | undefined;
+  #waker: Waker | undefined;
   #nextQuery = 1;
   #nextPing = 1;
   #hasExited = false;
@@ -92,20 +97,20 @@ class WorkerLink implements DatapathLink {
   constructor(options: DatapathOptions) {
     const memory = new SharedArrayBuffer(DatapathCounters.bytes);
     this.counters = new DatapathCounters(memory);
-    this.#waker = createWaker();
     const channel = new MessageChannel();
     this.#port = channel.port1;
-    const init: WorkerInit = { options, commands: channel.port2, wakeFd: this.#waker.fd, counters: memory };
+    const init: WorkerInit = { options, commands: channel.port2, counters: memory };
     this.ready = new Promise((resolve, reject) => this.#settleReady = { resolve, reject });
     this.#worker = new Worker(new URL("./datapath_worker.ts", import.meta.url), {
       workerData: init,
       transferList: [channel.port2],
     });
-    this.#worker.on("message", (event: DatapathEvent) => this.#receive(event));
+    this.#worker.on("message", (event: DatapathEvent | WorkerAwake) => this.#receive(event));
     this.#worker.on("error", (error: Error) => this.#fail("EDGE_DATAPATH_CRASHED", error.message));
     this.#exited = new Promise((resolve) =>
       this.#worker.once("exit", () => {
         this.#hasExited = true;
+        this.#waker = undefined;
         this.#fail("EDGE_DATAPATH_STOPPED", "The datapath ended");
         for (const settle of this.#waiting.values()) settle(undefined);
         for (const settle of this.#pings.values()) settle(undefined);
@@ -137,17 +142,20 @@ class WorkerLink implements DatapathLink {
     await this.#exited;
     clearTimeout(grace);
     this.#port.close();
-    this.#waker.close();
   }
 
   #request(request: WorkerRequest): void {
     if (this.#hasExited) return;
     this.#port.postMessage(request);
-    this.#waker.wake();
+    this.#waker?.wake();
   }
 
-  #receive(event: DatapathEvent): void {
+  #receive(event: DatapathEvent | WorkerAwake): void {
     switch (event.op) {
+      case "awake":
+        this.#waker = new Waker(event.wakeFd);
+        this.#waker.wake(); // for what was posted before
+        break;
       case "ready":
         this.#settleReady?.resolve(event);
         this.#settleReady = undefined;

@@ -3,7 +3,7 @@
  * Runs in the Worker, never returns to an event loop while it runs.
  */
 import type { Waiter } from "../../ffi/poll.ts";
-import { WAIT_TUN, WAIT_UNDERLAY, WAIT_WAKE } from "../../ffi/poll.ts";
+import { READY_TUN, READY_UNDERLAY, READY_WAKE } from "../../ffi/poll.ts";
 import type { DatapathCounters } from "../../src/datapath/counters.ts";
 import type { Datapath } from "../../src/datapath/datapath.ts";
 
@@ -39,15 +39,15 @@ export function runLoop(parts: LoopParts): string | undefined {
     const nowMs = parts.nowMs();
     const unixMs = parts.unixMs();
     counters.heartbeatMs = nowMs;
-    if ((ready & WAIT_WAKE) !== 0 && !parts.drainCommands(nowMs)) return undefined;
+    if ((ready & READY_WAKE) !== 0 && !parts.drainCommands(nowMs)) return undefined;
     hasMore = false;
-    if ((ready & WAIT_UNDERLAY) !== 0) hasMore = datapath.receive(nowMs, unixMs);
-    if ((ready & WAIT_TUN) !== 0) {
+    if ((ready & READY_UNDERLAY) !== 0) hasMore = datapath.receive(nowMs, unixMs);
+    if ((ready & READY_TUN) !== 0) {
       const status = datapath.readTun(nowMs, unixMs);
       if (status === -EBADFD || status === -EBADF) return "the TUN device was deleted";
       hasMore ||= status > 0;
     }
     if (datapath.node.tunError === EBADFD) return "the TUN device was deleted";
-    if (nowMs >= deadlineMs || (ready & WAIT_WAKE) !== 0) deadlineMs = datapath.tick(nowMs, unixMs);
+    if (nowMs >= deadlineMs || (ready & READY_WAKE) !== 0) deadlineMs = datapath.tick(nowMs, unixMs);
   }
 }

@@ -1,0 +1,128 @@
+/**
+ * The datapath Worker: opens the TUN device and the UDP sockets, builds the datapath, and runs its loop until told to stop.
+ * Started by `link.ts`; everything it needs comes in `workerData`.
+ */
+import { appendFileSync } from "node:fs";
+import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
+import { makeBootClock } from "../../ffi/clock.ts";
+import { makeArena } from "../../ffi/memory.ts";
+import { Waiter } from "../../ffi/poll.ts";
+import { loadSodium } from "../../ffi/sodium.ts";
+import { openTun } from "../../ffi/tun.ts";
+import { openUnderlay } from "../../ffi/udp.ts";
+import { ConntrackTable } from "../../src/conntrack/table.ts";
+import { layoutArena } from "../../src/datapath/arena.ts";
+import type { DatapathEvent } from "../../src/datapath/control.ts";
+import { DatapathCounters } from "../../src/datapath/counters.ts";
+import { Datapath } from "../../src/datapath/datapath.ts";
+import { IpCache } from "../../src/ipcache/ipcache.ts";
+import { PolicyTable } from "../../src/policy/table.ts";
+import { WireGuard } from "../../src/tunnel/wireguard.ts";
+import type { WorkerAwake, WorkerInit, WorkerRequest } from "./link.ts";
+import { runLoop } from "./loop.ts";
+
+/** Peers that one member may have; address records and envelopes are laid out for so many, pages are used only as needed. */
+const MAX_PEERS = 4096;
+/** UDP receive slots of 64 KiB: enough to fill one TUN write after another, small beside the memory goal. */
+const RECEIVE_SLOTS = 8;
+/** Sealed messages between two flushes. */
+const SEALED_BYTES = 512 * 1024;
+/** Flows at a time; the table's memory is touched as it fills. */
+const MAX_FLOWS = 65_536;
+const SOCKET_BUFFER_BYTES = 4 * 1024 * 1024;
+
+function emit(event: DatapathEvent | WorkerAwake): void {
+  parentPort!.postMessage(event);
+}
+
+function main(init: WorkerInit): void {
+  const { options } = init;
+  const { ciphers, randomBytes } = loadSodium();
+  const layout = layoutArena(MAX_PEERS, RECEIVE_SLOTS, SEALED_BYTES);
+  const arena = makeArena(layout.bytes);
+  const nowMs = makeBootClock();
+  const counters = new DatapathCounters(init.counters);
+  const tun = openTun({ name: options.tun, arena, offload: options.offload });
+  const underlay = openUnderlay({
+    port: options.wireguardPort,
+    arena,
+    receiveAt: layout.receivedAt,
+    slots: layout.receiveSlots,
+    bufferBytes: SOCKET_BUFFER_BYTES,
+    segmentation: options.offload,
+    ...(options.underlayMark !== undefined && { mark: options.underlayMark }),
+  });
+  const seed = new Uint8Array(4);
+  randomBytes(seed);
+  const wireguard = new WireGuard({
+    privateKey: options.privateKey,
+    ciphers,
+    random: randomBytes,
+    arena,
+    addressesAt: layout.addressesAt,
+    maxPeers: layout.maxPeers,
+    ...(options.stampFloor && { stampFloor: options.stampFloor }),
+  });
+  if (options.keyLogFile !== undefined) {
+    const path = options.keyLogFile;
+    wireguard.onKeys = (line) => appendFileSync(path, line + "\n", { mode: 0o600 });
+  }
+  const datapath = new Datapath(
+    {
+      arena,
+      layout,
+      tun,
+      underlay,
+      cipher: ciphers.packetCipher(arena),
+      wireguard,
+      ipcache: new IpCache(),
+      conntrack: new ConntrackTable({ capacity: MAX_FLOWS, seed: new DataView(seed.buffer).getInt32(0) }),
+      policy: new PolicyTable(),
+      counters,
+      mtu: options.mtu,
+    },
+    emit,
+    nowMs,
+  );
+  const waiter = new Waiter({ tunFd: tun.fd, underlayFds: underlay.fds });
+  const close = () => {
+    tun.close();
+    underlay.close();
+  };
+  emit({ op: "awake", wakeFd: waiter.wakeFd });
+  emit({
+    op: "ready",
+    tun: tun.name,
+    port: underlay.port,
+    offload: {
+      ...tun.facts,
+      ...underlay.facts,
+      aead: "libsodium",
+    },
+  });
+
+  const drainCommands = (now: number): boolean => {
+    for (;;) {
+      const received = receiveMessageOnPort(init.commands) as { message: WorkerRequest } | undefined;
+      if (received === undefined) return true;
+      const request = received.message;
+      if ("stop" in request) return false;
+      if ("query" in request) emit({ op: "snapshot", query: request.query, snapshot: datapath.snapshot() });
+      else for (const command of request.commands) datapath.apply(command, now);
+    }
+  };
+  const ended = runLoop({ datapath, waiter, counters, nowMs, unixMs: Date.now, drainCommands });
+  close();
+  if (ended !== undefined) emit({ op: "fatal", code: "EDGE_DATAPATH_STOPPED", message: `The datapath stopped: ${ended}` });
+}
+
+try {
+  main(workerData as WorkerInit);
+} catch (error) {
+  const { code, message } = error as { code?: unknown; message?: unknown };
+  emit({
+    op: "fatal",
+    code: typeof code === "string" ? code : "EDGE_DATAPATH_CRASHED",
+    message: typeof message === "string" ? message : String(error),
+  });
+}
