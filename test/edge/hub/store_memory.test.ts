@@ -1,0 +1,7 @@
+import { MemoryStore } from "../../../edge/hub/store_memory.ts";
+import { storeSuite } from "../../suites/store.ts";
+
+storeSuite({
+  name: "MemoryStore",
+  open: async (clock, historyRevisions) => new MemoryStore({ nowMs: () => clock.nowMs, historyRevisions }),
+});
