@@ -69,6 +69,8 @@ export const ERROR_CODES = {
     fix: "Remove MemoryDenyWriteExecute= and LimitAS= from the unit: the runtime needs its JIT.",
   },
   EDGE_DATAPATH_FAILED: { exit: EXIT_FAILED, fix: 'Look at the log; "edgemesh bugreport" collects what helps.' },
+  EDGE_DATAPATH_CRASHED: { exit: EXIT_FAILED, fix: 'Please report it with the output of "edgemesh bugreport".' },
+  EDGE_DATAPATH_STOPPED: { exit: EXIT_FAILED, fix: 'The agent starts it again by itself; see "edgemesh status".' },
   EDGE_NETWORK_DENIED: { exit: EXIT_PRIVILEGE, fix: "Run as root or give the service CAP_NET_ADMIN." },
   EDGE_NETWORK_FAILED: {
     exit: EXIT_FAILED,
@@ -98,6 +100,8 @@ export const ERROR_CODES = {
   EDGE_PROTOCOL: { exit: EXIT_FAILED, fix: "Check that both sides run the same release." },
 } as const satisfies Record<string, CodeFacts>;
 
+const UNKNOWN_CODE: CodeFacts = { exit: EXIT_FAILED, fix: "Look at the log for more." };
+
 /** A stable name of one kind of failure. */
 export type EdgeErrorCode = keyof typeof ERROR_CODES;
 
@@ -113,8 +117,10 @@ export class EdgeError extends Error {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.name = "EdgeError";
     this.code = code;
-    this.fix = options.fix ?? ERROR_CODES[code].fix;
-    this.exitCode = ERROR_CODES[code].exit;
+    // a code that crossed a thread or the network may be one that this release does not know
+    const facts: CodeFacts = Object.hasOwn(ERROR_CODES, code) ? ERROR_CODES[code] : UNKNOWN_CODE;
+    this.fix = options.fix ?? facts.fix;
+    this.exitCode = facts.exit;
   }
 }
 
