@@ -93,6 +93,8 @@ class WorkerLink implements DatapathLink {
   #nextQuery = 1;
   #nextPing = 1;
   #hasExited = false;
+  /** it was told to stop, or has said why it ended: its exit is no news */
+  #isEnding = false;
 
   constructor(options: DatapathOptions) {
     const memory = new SharedArrayBuffer(DatapathCounters.bytes);
@@ -137,6 +139,7 @@ class WorkerLink implements DatapathLink {
   }
 
   async stop(): Promise<void> {
+    this.#isEnding = true;
     if (!this.#hasExited) this.#request({ stop: true });
     const grace = setTimeout(() => void this.#worker.terminate(), STOP_GRACE_MS);
     await this.#exited;
@@ -177,10 +180,12 @@ class WorkerLink implements DatapathLink {
   }
 
   #fail(code: string, message: string): void {
+    const isNews = !this.#isEnding;
+    this.#isEnding = true;
     if (this.#settleReady) {
       this.#settleReady.reject(new EdgeError(code as ConstructorParameters<typeof EdgeError>[0], message));
       this.#settleReady = undefined;
-    } else this.onEvent({ op: "fatal", code, message });
+    } else if (isNews) this.onEvent({ op: "fatal", code, message });
   }
 }
 
