@@ -1,0 +1,112 @@
+/**
+ * The door for policy documents: plain data in (already parsed from JSON or YAML), a `Policy` or every error out. Nothing invalid is
+ * half read: one error refuses the whole object. Never throws, whatever the data.
+ */
+import type { PolicyError, PolicyErrorCode } from "./errors.ts";
+import { didYouMean, field, type Fields, Problems, quote } from "./fields.ts";
+import type { Policy, PolicySpec } from "./model.ts";
+import { readCiliumSpecs } from "./parse_cilium.ts";
+import { readNetworkPolicySpec } from "./parse_kubernetes.ts";
+import { readMetadata } from "./parse_metadata.ts";
+
+export type PolicyResult = { readonly policy: Policy } | { readonly errors: readonly PolicyError[] };
+
+interface Kind {
+  readonly apiVersion: string;
+  readonly isNamespaced: boolean;
+  /** object fields beside apiVersion, kind and metadata */
+  readonly fields: readonly string[];
+  readonly read: (document: Fields, namespace: string, problems: Problems) => PolicySpec[];
+}
+
+const KINDS: Readonly<Record<string, Kind>> = {
+  NetworkPolicy: {
+    apiVersion: "networking.k8s.io/v1",
+    isNamespaced: true,
+    fields: ["spec", "status"],
+    read: (document, namespace, problems) => {
+      const spec = readNetworkPolicySpec(document, namespace, problems);
+      return spec === undefined ? [] : [spec];
+    },
+  },
+  CiliumNetworkPolicy: {
+    apiVersion: "cilium.io/v2",
+    isNamespaced: true,
+    fields: ["spec", "specs", "status"],
+    read: readCiliumSpecs,
+  },
+  CiliumClusterwideNetworkPolicy: {
+    apiVersion: "cilium.io/v2",
+    isNamespaced: false,
+    fields: ["spec", "specs", "status"],
+    read: readCiliumSpecs,
+  },
+};
+
+/** Policy kinds that exist, and that we do not enforce. */
+const UNSUPPORTED_KINDS = [
+  "ClusterNetworkPolicy",
+  "AdminNetworkPolicy",
+  "BaselineAdminNetworkPolicy",
+  "CiliumCIDRGroup",
+  "CiliumLocalRedirectPolicy",
+  "CiliumEgressGatewayPolicy",
+];
+
+/** The kinds that `readPolicy` takes. */
+export const POLICY_KINDS: readonly string[] = Object.keys(KINDS);
+
+/** Whether a document of this kind is meant for `readPolicy`: a kind it takes, or one that it refuses by name. */
+export function isPolicyKind(kind: unknown): boolean {
+  return typeof kind === "string" && (POLICY_KINDS.includes(kind) || UNSUPPORTED_KINDS.includes(kind));
+}
+
+export function readPolicy(document: unknown): PolicyResult {
+  const problems = new Problems();
+  const policy = readDocument(document, problems);
+  return policy === undefined || problems.any ? { errors: problems.errors } : { policy };
+}
+
+function readDocument(value: unknown, problems: Problems): Policy | undefined {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    return problems.add("", "NOT_AN_OBJECT", "A policy document is an object with apiVersion, kind, metadata and spec");
+  }
+  const document = value as Fields;
+  const name = readKind(document, problems);
+  if (name === undefined) return undefined;
+  const kind = KINDS[name]!;
+  problems.object(document, "", ["apiVersion", "kind", "metadata", ...kind.fields]);
+  const meta = readMetadata(document, kind.isNamespaced, problems);
+  return {
+    kind: name,
+    namespace: meta.namespace,
+    name: meta.name,
+    specs: kind.read(document, meta.namespace, problems),
+  };
+}
+
+/** The kind, when it is one of ours with its API version. */
+function readKind(document: Fields, problems: Problems): string | undefined {
+  const kind = field(document, "kind");
+  if (kind === undefined) return problems.add("kind", "MISSING", `Object without a kind: ${POLICY_KINDS.join(", ")}`);
+  const name = problems.text(kind, "kind");
+  if (name === undefined) return undefined;
+  if (!Object.hasOwn(KINDS, name)) return problems.add("kind", ...unknownKind(name));
+  const expected = KINDS[name]!.apiVersion;
+  const version = field(document, "apiVersion");
+  if (version === expected) return name;
+  const found = typeof version === "string" ? quote(version) : "none";
+  return problems.add(
+    "apiVersion",
+    version === undefined ? "MISSING" : "BAD_VALUE",
+    `${name} is of apiVersion ${expected}, got ${found}`,
+  );
+}
+
+function unknownKind(name: string): [PolicyErrorCode, string] {
+  if (UNSUPPORTED_KINDS.includes(name)) return ["UNSUPPORTED_KIND", `${name} is not supported yet`];
+  return [
+    "UNKNOWN_KIND",
+    `${quote(name)} is no policy kind: ${POLICY_KINDS.join(", ")}${didYouMean(name, POLICY_KINDS)}`,
+  ];
+}
