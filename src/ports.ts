@@ -121,8 +121,9 @@ export interface Underlay {
   queue(at: number, end: number, segmentBytes: number, toAt: number, ecn: number): void;
   /** Sends what is queued. Failures are counted per reason in `sendErrors`, and never stop the rest of the queue. */
   flush(): void;
-  /** Datagrams that the kernel refused since start, by errno. */
+  /** Datagrams that the kernel refused since start, by errno, and all together. */
   readonly sendErrors: ReadonlyMap<number, number>;
+  readonly sendErrorCount: number;
   close(): void;
 }
 
