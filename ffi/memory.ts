@@ -1,8 +1,8 @@
 /**
- * Memory that C may use: arrays whose octets never move, and their addresses.
+ * Memory that C may use: arrays and their addresses.
  *
- * Small typed arrays may live on the garbage-collected heap of either runtime, and move out of it when somebody asks for their
- * `buffer`. Those made here start from an ArrayBuffer, which both keep outside.
+ * Small typed arrays live on the garbage-collected heap of either runtime, until somebody asks for their `buffer` or, through
+ * `pointerOf`, for their address. Those made here start from an ArrayBuffer, which both keep outside from the first.
  */
 import { runtime } from "./runtime/index.ts";
 

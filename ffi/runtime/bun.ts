@@ -41,7 +41,8 @@ export function makeBunRuntime(): Runtime {
       }
       return ffi.dlopen(path, symbols).symbols as Symbols<T>;
     },
-    pointerOf: (bytes) => ffi.ptr(bytes),
+    // asking for the buffer makes Bun give the array one of its own, outside of the heap, if it has none yet
+    pointerOf: (bytes) => bytes.buffer.byteLength === 0 ? 0 : ffi.ptr(bytes),
     readI32: (address) => ffi.read.i32(address, 0),
     readText: (address) => new ffi.CString(address).toString(),
   };

@@ -35,8 +35,8 @@ export interface Runtime {
    */
   dlopen<const T extends Readonly<Record<string, Signature>>>(path: string, signatures: T): Symbols<T>;
   /**
-   * The address of the first octet of memory made by `allocate` (`ffi/memory.ts`). It does not keep the memory alive: whoever
-   * stores the address stores the array too. Not for arrays of another origin, whose octets may move.
+   * The address of the first octet of an array that is not empty; its octets do not move afterwards, until somebody transfers
+   * or resizes its buffer. An address does not keep its memory alive: whoever stores the one stores the array too.
    */
   pointerOf(bytes: Uint8Array): number;
   /** Reads a 32-bit integer in the CPU's byte order. A wrong address ends the process. */

@@ -22,7 +22,9 @@ export const noNetwork: string = noFfi || reasonAgainstNetwork();
 function reasonAgainstNetwork(): string {
   // a fresh namespace has lo and perhaps tunnel templates that the kernel puts into each one, but nothing that leads outside
   const inside = networkDevices().filter((name) => !isHarmless(name));
-  if (inside.length > 0) return ` (skipped: not in a network namespace of its own, has ${inside.join(", ")}; use unshare -n)`;
+  if (inside.length > 0) {
+    return ` (skipped: not in a network namespace of its own, has ${inside.join(", ")}; use unshare -n)`;
+  }
   if (!hasNetAdmin()) return " (skipped: no CAP_NET_ADMIN)";
   return "";
 }

@@ -1,5 +1,13 @@
 import { describe, expect, it } from "vitest";
-import { CLOCK_BOOTTIME, EFD_NONBLOCK, MFD_CLOEXEC, O_CLOEXEC, O_RDONLY, POLLIN, PR_GET_DUMPABLE } from "../../ffi/constants.ts";
+import {
+  CLOCK_BOOTTIME,
+  EFD_NONBLOCK,
+  MFD_CLOEXEC,
+  O_CLOEXEC,
+  O_RDONLY,
+  POLLIN,
+  PR_GET_DUMPABLE,
+} from "../../ffi/constants.ts";
 import { AF_INET, MSG_DONTWAIT, SO_RCVBUF, SOCK_DGRAM, SOL_SOCKET } from "../../ffi/constants.ts";
 import { EADDRINUSE, EAGAIN, EBADF, ENOENT, nameOfErrno } from "../../ffi/errno.ts";
 import { IOVEC, MMSGHDR, MSGHDR, SOCKADDR_IN } from "../../ffi/layout.ts";
