@@ -154,7 +154,6 @@ export function readMemberRecord(value: unknown): MemberRecord {
   const object = readObject(value, "record");
   const addresses = readList(object["addresses"], "addresses", MAX_ADDRESSES)
     .map((address, i) => readAddressText(address, `addresses[${i}]`));
-  if (addresses.length === 0) refuse("addresses", "not be empty");
   if (new Set(addresses).size !== addresses.length) refuse("addresses", "be different");
   const publicKey = readOctets(object["publicKey"], "publicKey", 32);
   if (publicKey.every((octet) => octet === 0)) refuse("publicKey", "not be zero");
