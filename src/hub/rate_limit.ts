@@ -1,0 +1,67 @@
+/**
+ * Slows down whoever guesses: a bucket of tries for each subject (a source address, a token id), filled again with time. Only
+ * failures are counted, so a thousand devices that join behind one address pass, and one that guesses does not.
+ */
+import { formatAddress, parseAddress } from "../ip/address.ts";
+
+export interface RateLimit {
+  /** failures in a row before the first refusal */
+  readonly burst: number;
+  /** after which one more is forgiven, milliseconds */
+  readonly refillMs: number;
+}
+
+interface Bucket {
+  /** failures not yet forgiven, with fraction */
+  level: number;
+  atMs: number;
+}
+
+/** Subjects that are remembered; the longest silent one is forgotten first. */
+const MAX_SUBJECTS = 4096;
+
+export class RateLimiter {
+  readonly #limit: RateLimit;
+  readonly #buckets = new Map<string, Bucket>();
+
+  constructor(limit: RateLimit) {
+    this.#limit = limit;
+  }
+
+  /** Milliseconds that the subject has to wait before its next try; 0 = it may try now. */
+  waitMs(subject: string, nowMs: number): number {
+    const bucket = this.#buckets.get(subject);
+    if (bucket === undefined) return 0;
+    const over = this.#levelAt(bucket, nowMs) - (this.#limit.burst - 1);
+    return over <= 0 ? 0 : Math.ceil(over * this.#limit.refillMs);
+  }
+
+  /** Counts a failure. */
+  fail(subject: string, nowMs: number): void {
+    const bucket = this.#buckets.get(subject) ?? { level: 0, atMs: nowMs };
+    const level = Math.min(this.#limit.burst, this.#levelAt(bucket, nowMs) + 1);
+    this.#buckets.delete(subject);
+    this.#buckets.set(subject, { level, atMs: nowMs });
+    if (this.#buckets.size > MAX_SUBJECTS) this.#buckets.delete(this.#buckets.keys().next().value!);
+  }
+
+  /** The subject has shown that it is no guesser. */
+  forgive(subject: string): void {
+    this.#buckets.delete(subject);
+  }
+
+  #levelAt(bucket: Bucket, nowMs: number): number {
+    return Math.max(0, bucket.level - Math.max(0, nowMs - bucket.atMs) / this.#limit.refillMs);
+  }
+}
+
+/** What counts as one source: an IPv4 address, the /64 of an IPv6 address (a host has all of it). */
+export function sourceOf(remoteAddress: string): string {
+  const address = parseAddress(remoteAddress);
+  if (address === undefined) return remoteAddress;
+  const mapped = /^::ffff:([0-9.]+)$/.exec(formatAddress(address));
+  if (mapped) return mapped[1]!;
+  return address.length === 4
+    ? formatAddress(address)
+    : formatAddress(new Uint8Array([...address.slice(0, 8), 0, 0, 0, 0, 0, 0, 0, 0]));
+}
