@@ -101,6 +101,11 @@ export function authMessageOf(challenge: Uint8Array, caPin: Uint8Array): Uint8Ar
   return withHeading("edgemesh sync v1", challenge, caPin);
 }
 
+/** What a device signs to leave: like `authMessageOf`, for `POST /v1/leave`. */
+export function leaveMessageOf(challenge: Uint8Array, caPin: Uint8Array): Uint8Array {
+  return withHeading("edgemesh leave v1", challenge, caPin);
+}
+
 /** What the hub signs with its time: heading, the connection's challenge, Unix milliseconds as u64 in network order. */
 export function timeMessageOf(challenge: Uint8Array, unixMs: number): Uint8Array {
   const time = new Uint8Array(8);

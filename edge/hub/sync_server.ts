@@ -1,0 +1,389 @@
+/**
+ * The hub's end of the sync stream: `SyncServer` holds the connections of all members, `SyncSession` is one of them. Frames and
+ * messages: `edge/sync/`. What a member is sent is `HubState.subscribe`'s business; here it becomes octets, once for all.
+ *
+ * No session waits for another: each has its own socket buffer, and while that is full its subscription is paused, so that the
+ * state catches up with one frame afterwards instead of a queue of old ones. Time comes in through `tick`.
+ */
+import type { Duplex } from "node:stream";
+import { writeU32 } from "../../src/bytes/integers.ts";
+import type { StateFrame } from "../../src/mesh/entries.ts";
+import type { Log, RandomBytes } from "../../src/ports.ts";
+import { type Signer, verifyEd25519 } from "../sync/ed25519.ts";
+import { formatEndpoint } from "../sync/endpoint.ts";
+import { encodeFrame, FRAME_HEADER_BYTES, FrameReader, MAX_MEMBER_FRAME_BYTES } from "../sync/frames.ts";
+import {
+  type AuthMessage,
+  authMessageOf,
+  type HubMessage,
+  type MemberReport,
+  readMemberMessage,
+  timeMessageOf,
+} from "../sync/messages.ts";
+import { encodeFrame as encodeState } from "./frames.ts";
+import type { HubState, Subscription } from "./state.ts";
+
+const AUTH_TIMEOUT_MS = 10_000;
+const PING_EVERY_MS = 30_000;
+/** Two pings and a half without an octet from the member: it is gone. */
+const SILENCE_MS = 75_000;
+/** A refusal is given this long to arrive. */
+const CLOSING_MS = 2_000;
+/** A member's reports are applied at most this often: each may change its record for everybody. */
+const REPORT_EVERY_MS = 5_000;
+const MAX_UNAUTHENTICATED = 512;
+const MAX_SESSIONS = 20_000;
+const CHALLENGE_BYTES = 32;
+
+export interface SyncServerOptions {
+  readonly state: Pick<HubState, "authenticate" | "subscribe" | "noteConnection">;
+  /** signs the hub's time */
+  readonly signer: Signer;
+  readonly caPin: Uint8Array;
+  /** name of the hub's cluster */
+  readonly cluster: string;
+  readonly log: Log;
+  readonly random: RandomBytes;
+  readonly unixMs: () => number;
+  /** monotonic */
+  readonly nowMs: () => number;
+}
+
+/** Where a connection comes from; an IPv4 address is written as one. */
+export interface Remote {
+  readonly address: string;
+  readonly port: number;
+}
+
+/** A member's connection, for administrators. */
+export interface ConnectionInfo {
+  /** Unix milliseconds */
+  readonly since: number;
+  readonly from: string;
+  readonly version: string;
+  readonly appliedRevision: number | null;
+  readonly sentBytes: number;
+}
+
+/** Events since start; the keys are metric names. */
+export interface SyncCounters {
+  accepted: number;
+  authenticated: number;
+  refused: number;
+  brokenFrames: number;
+  timedOut: number;
+  replaced: number;
+  paused: number;
+  sentFrames: number;
+  sentBytes: number;
+}
+
+/** All sync connections of a hub. */
+export class SyncServer {
+  readonly counters: SyncCounters = {
+    accepted: 0,
+    authenticated: 0,
+    refused: 0,
+    brokenFrames: 0,
+    timedOut: 0,
+    replaced: 0,
+    paused: 0,
+    sentFrames: 0,
+    sentBytes: 0,
+  };
+  readonly options: SyncServerOptions;
+  readonly #sessions = new Set<SyncSession>();
+  readonly #members = new Map<string, SyncSession>();
+  #unauthenticated = 0;
+
+  constructor(options: SyncServerOptions) {
+    this.options = options;
+  }
+
+  /** Whether another connection may be taken. */
+  hasRoom(): boolean {
+    return this.#unauthenticated < MAX_UNAUTHENTICATED && this.#sessions.size < MAX_SESSIONS;
+  }
+
+  /** Takes a socket whose upgrade was just agreed to. @param head octets that came with the request */
+  accept(socket: Duplex, head: Uint8Array, remote: Remote): void {
+    this.counters.accepted++;
+    this.#unauthenticated++;
+    const session = new SyncSession(this, socket, remote);
+    this.#sessions.add(session);
+    session.start(head);
+  }
+
+  /** Number of members that are connected. */
+  get connected(): number {
+    return this.#members.size;
+  }
+
+  connectionOf(memberName: string): ConnectionInfo | undefined {
+    return this.#members.get(memberName)?.info();
+  }
+
+  /** Pings, time-outs, late reports. Call it about once a second. @param nowMs monotonic */
+  tick(nowMs: number): void {
+    for (const session of this.#sessions) session.tick(nowMs);
+  }
+
+  /** Ends all connections; their members come back to whatever listens next. */
+  close(): void {
+    for (const session of this.#sessions) session.destroy();
+  }
+
+  /** For sessions: this one speaks for a member now; an older one of the same member ends. */
+  enter(name: string, session: SyncSession): void {
+    this.#unauthenticated--;
+    const older = this.#members.get(name);
+    this.#members.set(name, session);
+    if (older === undefined) return;
+    this.counters.replaced++;
+    older.refuse("replaced", "the same device has connected anew", true);
+  }
+
+  /** For sessions: this one is over. */
+  leave(name: string | undefined, session: SyncSession): void {
+    if (!this.#sessions.delete(session)) return;
+    if (name === undefined) this.#unauthenticated--;
+    else if (this.#members.get(name) === session) this.#members.delete(name);
+  }
+}
+
+/** One connection: waits for the member's proof, then carries its state. */
+class SyncSession {
+  readonly #server: SyncServer;
+  readonly #socket: Duplex;
+  readonly #remote: Remote;
+  readonly #reader: FrameReader;
+  readonly #challenge = new Uint8Array(CHALLENGE_BYTES);
+  readonly #startedAtMs: number;
+  #name: string | undefined;
+  #sinceUnixMs = 0;
+  #version = "";
+  #subscription: Subscription | undefined;
+  #isFull = false;
+  #isOver = false;
+  #heardAtMs: number;
+  #pingedAtMs: number;
+  #closeAtMs = Infinity;
+  #appliedRevision: number | null = null;
+  #sentBytes = 0;
+  #lateReport: MemberReport | undefined;
+  #reportedAtMs = -Infinity;
+
+  constructor(server: SyncServer, socket: Duplex, remote: Remote) {
+    this.#server = server;
+    this.#socket = socket;
+    this.#remote = remote;
+    this.#reader = new FrameReader(MAX_MEMBER_FRAME_BYTES, (message) => this.#onMessage(message));
+    const nowMs = server.options.nowMs();
+    this.#startedAtMs = nowMs;
+    this.#heardAtMs = nowMs;
+    this.#pingedAtMs = nowMs;
+  }
+
+  start(head: Uint8Array): void {
+    const socket = this.#socket;
+    socket.on("data", (chunk: Uint8Array) => this.#push(chunk));
+    socket.on("drain", () => this.#onDrain());
+    socket.on("end", () => this.destroy());
+    socket.on("error", () => this.destroy());
+    socket.on("close", () => this.destroy());
+    const { random, unixMs, cluster } = this.#server.options;
+    random(this.#challenge);
+    const time = unixMs();
+    this.#send({
+      t: "hello",
+      version: 1,
+      challenge: this.#challenge,
+      cluster,
+      unixMs: time,
+      signature: this.#signTime(time),
+    });
+    this.#push(head);
+  }
+
+  info(): ConnectionInfo {
+    return {
+      since: this.#sinceUnixMs,
+      from: formatEndpoint({ host: this.#remote.address, port: this.#remote.port }),
+      version: this.#version,
+      appliedRevision: this.#appliedRevision,
+      sentBytes: this.#sentBytes,
+    };
+  }
+
+  tick(nowMs: number): void {
+    if (nowMs >= this.#closeAtMs) return this.destroy();
+    if (this.#isOver) return;
+    const isLate = this.#name === undefined
+      ? nowMs - this.#startedAtMs > AUTH_TIMEOUT_MS
+      : nowMs - this.#heardAtMs > SILENCE_MS;
+    if (isLate) {
+      this.#server.counters.timedOut++;
+      return this.destroy();
+    }
+    if (this.#name === undefined) return;
+    if (nowMs - this.#pingedAtMs >= PING_EVERY_MS) {
+      this.#pingedAtMs = nowMs;
+      const unixMs = this.#server.options.unixMs();
+      this.#send({ t: "ping", unixMs, signature: this.#signTime(unixMs) });
+    }
+    if (this.#lateReport !== undefined) this.#report(this.#lateReport, nowMs);
+  }
+
+  /** Says no and ends; the text is given a moment to arrive. */
+  refuse(code: string, message: string, isRetryable: boolean): void {
+    if (this.#isOver) return;
+    this.#server.counters.refused++;
+    this.#send({ t: "refused", code, message, isRetryable });
+    this.#end();
+    this.#closeAtMs = this.#server.options.nowMs() + CLOSING_MS;
+    this.#socket.end();
+  }
+
+  destroy(): void {
+    this.#end();
+    this.#server.leave(this.#name, this);
+    this.#socket.destroy();
+  }
+
+  #end(): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#reader.stop();
+    this.#subscription?.();
+    this.#subscription = undefined;
+  }
+
+  #push(chunk: Uint8Array): void {
+    if (this.#isOver || chunk.length === 0) return;
+    this.#heardAtMs = this.#server.options.nowMs();
+    const fault = this.#reader.push(chunk);
+    if (fault !== undefined) this.#onBroken(fault);
+  }
+
+  #onBroken(fault: string): void {
+    this.#server.counters.brokenFrames++;
+    this.#server.options.log.warn("sync-broken", { from: this.#remote.address, member: this.#name ?? "", fault });
+    this.destroy();
+  }
+
+  #onMessage(value: unknown): void {
+    const message = readMemberMessage(value);
+    if (message === undefined || (message.t === "auth") !== (this.#name === undefined)) {
+      return this.#onBroken("message-unknown");
+    }
+    switch (message.t) {
+      case "auth":
+        return this.#authenticate(message);
+      case "ack":
+        this.#appliedRevision = message.revision;
+        return;
+      case "report":
+        this.#lateReport = message.report;
+        return;
+      case "pong":
+        return;
+    }
+  }
+
+  #authenticate(auth: AuthMessage): void {
+    const { state, caPin, log, nowMs, unixMs } = this.#server.options;
+    if (!verifyEd25519(auth.deviceKey, authMessageOf(this.#challenge, caPin), auth.signature)) {
+      return this.refuse("bad-proof", "the device's signature is wrong", false);
+    }
+    const member = state.authenticate(auth.deviceKey);
+    if ("refused" in member) {
+      log.info("sync-refused", { from: this.#remote.address, reason: member.refused });
+      return this.refuse(member.refused, REFUSALS[member.refused], member.refused === "pending");
+    }
+    this.#name = member.name;
+    this.#sinceUnixMs = unixMs();
+    this.#version = auth.report.version;
+    this.#server.counters.authenticated++;
+    this.#server.enter(member.name, this);
+    log.debug("sync-connected", { member: member.name, from: this.#remote.address });
+    this.#send({ t: "welcome", name: member.name });
+    this.#report(auth.report, nowMs());
+    this.#subscribe(member.name, auth);
+  }
+
+  #subscribe(name: string, auth: AuthMessage): void {
+    const subscription = this.#server.options.state.subscribe(
+      name,
+      auth.resume ?? undefined,
+      (frame) => this.#write(framed(frame)),
+      (reason) => this.refuse(reason, REFUSALS[reason], false),
+    );
+    if (this.#isOver) return subscription(); // gone while the first frame was written
+    this.#subscription = subscription;
+    if (this.#isFull) subscription.pause();
+  }
+
+  #report(report: MemberReport, nowMs: number): void {
+    if (nowMs - this.#reportedAtMs < REPORT_EVERY_MS) {
+      this.#lateReport = report;
+      return;
+    }
+    this.#reportedAtMs = nowMs;
+    this.#lateReport = undefined;
+    const seen = formatEndpoint({ host: this.#remote.address, port: report.wireguardPort });
+    const endpoints = [...new Set([seen, ...report.endpoints])];
+    const { state, log } = this.#server.options;
+    state.noteConnection(this.#name!, { endpoints, localAddress: report.localAddress }).catch((error: unknown) => {
+      log.error("sync-report-failed", { member: this.#name, reason: String(error) });
+    });
+  }
+
+  #signTime(unixMs: number): Uint8Array {
+    return this.#server.options.signer.sign(timeMessageOf(this.#challenge, unixMs));
+  }
+
+  #send(message: HubMessage): void {
+    this.#write(encodeFrame(message));
+  }
+
+  #write(frame: Uint8Array): void {
+    if (this.#isOver) return;
+    const { counters } = this.#server;
+    counters.sentFrames++;
+    counters.sentBytes += frame.length;
+    this.#sentBytes += frame.length;
+    if (this.#socket.write(frame) || this.#isFull) return;
+    this.#isFull = true;
+    counters.paused++;
+    this.#subscription?.pause();
+  }
+
+  #onDrain(): void {
+    // Bun says "drain" while there is more to come
+    if (this.#socket.writableNeedDrain || !this.#isFull) return;
+    this.#isFull = false;
+    this.#subscription?.resume();
+  }
+}
+
+const REFUSALS: Readonly<Record<"revoked" | "unknown" | "pending" | "removed", string>> = {
+  revoked: "this device was revoked",
+  unknown: "this device is no member of this mesh",
+  pending: "an administrator must approve this device first",
+  removed: "this device is no longer a member of this mesh",
+};
+
+const framedStates = new WeakMap<StateFrame, Uint8Array>();
+
+/** A state frame with its length in front; the same octets for all members that get the same object. */
+function framed(frame: StateFrame): Uint8Array {
+  let bytes = framedStates.get(frame);
+  if (bytes === undefined) {
+    const body = encodeState(frame);
+    bytes = new Uint8Array(FRAME_HEADER_BYTES + body.length);
+    writeU32(bytes, 0, body.length);
+    bytes.set(body, FRAME_HEADER_BYTES);
+    framedStates.set(frame, bytes);
+  }
+  return bytes;
+}
