@@ -151,7 +151,7 @@ function tryNamespaces(): string | undefined {
 }
 
 function kernelObstacle(): string | undefined {
-  const image = join(process.env["EDGEMESH_CACHE"] ?? "", "machine-arm64-2", "initrd");
+  const image = join(process.env["EDGEMESH_CACHE"] ?? "", "machine-arm64-3", "initrd");
   return process.getuid?.() === 0 || existsSync(image)
     ? undefined
     : "not root: the image of the machine cannot be made";
