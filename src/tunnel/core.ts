@@ -1,0 +1,65 @@
+/** What the files of this room share: one device's keys, tables and lists. Built by `WireGuard`; holds no rules. */
+import { readU32LE } from "../bytes/integers.ts";
+import { CookieMaker } from "../noise/cookie.ts";
+import { type LocalKeys, makeLocalKeys } from "../noise/keys.ts";
+import { StampClock } from "../noise/tai64n.ts";
+import type { Ciphers, RandomBytes } from "../ports.ts";
+import { REKEY_JITTER_MS } from "./constants.ts";
+import { Deadlines } from "./deadlines.ts";
+import { IndexTable } from "./index_table.ts";
+import { LoadMeter, RateLimiter } from "./load.ts";
+import { Outbox } from "./outbox.ts";
+import type { Peer } from "./peer.ts";
+import { PeerQueue } from "./peer_queue.ts";
+import type { Session } from "./session.ts";
+
+export class Core {
+  readonly ciphers: Ciphers;
+  readonly random: RandomBytes;
+  /** the packet arena; address records are in it */
+  readonly arena: Uint8Array;
+  /** arena offset of the address records for cookie replies */
+  readonly sparesAt: number;
+  readonly local: LocalKeys;
+  readonly stamps: StampClock;
+  readonly cookies: CookieMaker;
+  readonly load = new LoadMeter();
+  readonly limiter = new RateLimiter();
+  /** receiver index -> session */
+  readonly sessions = new IndexTable<Session>();
+  /** receiver index -> peer whose `pending` initiation has it */
+  readonly handshakes = new IndexTable<Peer>();
+  readonly outbox = new Outbox();
+  readonly ready = new PeerQueue("isReady");
+  readonly abandoned = new PeerQueue("isAbandoned");
+  readonly deadlines: Deadlines;
+  /** wall clock minus monotonic clock, as last told */
+  unixOffsetMs = 0;
+  onKeys: ((line: string) => void) | undefined = undefined;
+  readonly #scratch = new Uint8Array(4);
+
+  constructor(
+    ciphers: Ciphers,
+    random: RandomBytes,
+    secretKey: Uint8Array,
+    arena: Uint8Array,
+    sparesAt: number,
+    maxPeers: number,
+    stampFloor: Uint8Array | undefined,
+  ) {
+    this.ciphers = ciphers;
+    this.random = random;
+    this.arena = arena;
+    this.sparesAt = sparesAt;
+    this.local = makeLocalKeys(ciphers, secretKey);
+    this.stamps = new StampClock(stampFloor);
+    this.cookies = new CookieMaker(ciphers, random, this.local);
+    this.deadlines = new Deadlines(maxPeers);
+  }
+
+  /** 0 to 333, by chance, so that two ends do not stay in step. */
+  jitterMs(): number {
+    this.random(this.#scratch);
+    return readU32LE(this.#scratch, 0) % REKEY_JITTER_MS;
+  }
+}
