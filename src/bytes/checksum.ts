@@ -16,53 +16,69 @@ export class Checksummer {
 
   /** @param bytes the arena; its offset in its ArrayBuffer and its length must be multiples of 4 */
   constructor(bytes: Uint8Array) {
-    if (bytes.byteOffset % 4 !== 0 || bytes.length % 4 !== 0) throw new RangeError("Arena is not a multiple of 4 octets");
+    if (bytes.byteOffset % 4 !== 0 || bytes.length % 4 !== 0) {
+      throw new RangeError("Arena is not a multiple of 4 octets");
+    }
     this.#bytes = bytes;
     this.#lanes = new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
   }
 
   /**
    * Folded 16-bit sum of `[at, end)` as if `at` were an even offset; an odd last octet is padded with zero on the right.
-   * The range must be inside the arena. 0 to 0xffff, not complemented.
+   * The range must be inside the arena, and at most 128 KiB long. 0 to 0xffff, not complemented.
    */
   sum(at: number, end: number): number {
     const bytes = this.#bytes;
     if (end - at < 16) return fold(sumOctets(bytes, at, end));
-    let total = 0;
     let position = at;
-    const isOdd = (at & 1) !== 0;
     // Up to a lane boundary by octets. An odd start shifts every later octet to the other half of its word: swap at the end.
-    let head = 0;
-    if (isOdd) head = bytes[position++]! << 8;
+    const isOdd = (at & 1) !== 0;
+    const head = isOdd ? bytes[position++]! << 8 : 0;
     let rest = 0;
     if ((position & 2) !== 0) {
       rest = nativeU16(bytes, position);
       position += 2;
     }
-    const lanes = this.#lanes;
     const lastLane = end >> 2;
-    let lane = position >> 2;
-    // Two sums of 16-bit halves, each int32 for 2^15 lanes: a packet has at most 2^14.
-    let low = 0;
-    let high = 0;
-    for (; lane + 4 <= lastLane; lane += 4) {
-      const a = lanes[lane]!, b = lanes[lane + 1]!, c = lanes[lane + 2]!, d = lanes[lane + 3]!;
-      low += (a & 0xffff) + (b & 0xffff) + (c & 0xffff) + (d & 0xffff);
-      high += (a >>> 16) + (b >>> 16) + (c >>> 16) + (d >>> 16);
-    }
-    for (; lane < lastLane; lane++) {
-      const a = lanes[lane]!;
-      low += a & 0xffff;
-      high += a >>> 16;
-    }
+    rest += this.#sumLanes(position >> 2, lastLane);
     position = lastLane << 2;
-    rest += low + high;
-    for (; position + 1 < end; position += 2) rest += nativeU16(bytes, position);
+    if (position + 1 < end) {
+      rest += nativeU16(bytes, position);
+      position += 2;
+    }
     if (position < end) rest += IS_LITTLE_ENDIAN ? bytes[position]! : bytes[position]! << 8;
-    let folded = fold(rest);
-    if (IS_LITTLE_ENDIAN) folded = swap(folded);
-    total = isOdd ? head + swap(folded) : folded;
-    return fold(total);
+    const folded = IS_LITTLE_ENDIAN ? swap(fold(rest)) : fold(rest);
+    return isOdd ? fold(head + swap(folded)) : folded;
+  }
+
+  /** Sum of the 16-bit halves of lanes `[lane, lastLane)`, in the CPU's order; below 2^32. */
+  #sumLanes(lane: number, lastLane: number): number {
+    const lastFour = lane + ((lastLane - lane) & ~3);
+    let sum = this.#sumFours(lane, lastFour);
+    for (let i = lastFour; i < lastLane; i++) {
+      const a = this.#lanes[i]!;
+      sum += (a & 0xffff) + (a >>> 16);
+    }
+    return sum;
+  }
+
+  /**
+   * The same for a multiple of 4 lanes: one addition, one shift, one addition a lane. `upper` adds the upper halves, `all` the
+   * whole lanes modulo 2^32; taking `upper * 2^16` from `all` leaves the sum of the lower halves, below 2^31 for 2^15 lanes.
+   *
+   * A loop of its own, with `| 0` at every step: that is what keeps both engines in 32-bit registers. (1408 octets: 98 ns on
+   * Bun, 104 on Deno; with the rest of the lanes in the same function 110 and 150.)
+   */
+  #sumFours(lane: number, lastLane: number): number {
+    const lanes = this.#lanes;
+    let all = 0;
+    let upper = 0;
+    for (let i = lane; i < lastLane; i += 4) {
+      const a = lanes[i]!, b = lanes[i + 1]!, c = lanes[i + 2]!, d = lanes[i + 3]!;
+      all = (all + ((((a + b) | 0) + ((c + d) | 0)) | 0)) | 0;
+      upper = (upper + ((a >>> 16) + (b >>> 16)) + ((c >>> 16) + (d >>> 16))) | 0;
+    }
+    return ((all - (upper << 16)) >>> 0) + upper;
   }
 }
 
