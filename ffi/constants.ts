@@ -11,9 +11,7 @@ export const O_CLOEXEC = 0x8_0000;
 
 // poll.h
 export const POLLIN = 1;
-export const POLLERR = 8;
-export const POLLHUP = 16;
-export const POLLNVAL = 32;
+export const POLLOUT = 4;
 
 // sys/socket.h
 export const AF_UNIX = 1;
@@ -62,10 +60,9 @@ export const EFD_CLOEXEC = 0x8_0000;
 export const MFD_CLOEXEC = 1;
 export const CLOCK_BOOTTIME = 7;
 
-// sys/prctl.h, linux/prctl.h
+// sys/prctl.h
 export const PR_SET_DUMPABLE = 4;
 export const PR_GET_DUMPABLE = 3;
-export const PR_GET_MDWE = 66;
 
 // linux/if_tun.h
 export const TUNSETIFF = 0x400454ca;

@@ -213,7 +213,10 @@ function openFirst(running: Runtime): Symbols<typeof SIGNATURES> {
       why ||= error instanceof Error ? error.message : String(error);
     }
   }
-  throw new FfiError("EDGE_FFI_UNAVAILABLE", `Cannot load the C library: ${why}`);
+  // what Bun says where W^X is enforced; V8 does not even start there
+  const isWithoutJit = /\bJIT\b/.test(why);
+  const hint = isWithoutJit ? "; remove MemoryDenyWriteExecute= and LimitAS= from the unit" : "";
+  throw new FfiError("EDGE_FFI_UNAVAILABLE", `Cannot load the C library: ${why}${hint}`);
 }
 
 let made: Libc | undefined;

@@ -1,0 +1,168 @@
+/**
+ * The underlay: what the datapath sends sealed datagrams through. Two sockets behind one door, in batches, with the kernel's
+ * segmentation (UDP_SEGMENT) and merging (UDP_GRO) where it has them.
+ *
+ * Read `udp_socket.ts` for how the sockets are made, `udp_receive.ts` and `udp_send.ts` for the two directions.
+ */
+import { FAMILY_IPV4, FAMILY_IPV6, familyOf, UNDERLAY_ADDR_BYTES } from "../src/ip/underlay_addr.ts";
+import type { ReceivedRun, Underlay } from "../src/ports.ts";
+import { EAFNOSUPPORT } from "./errno.ts";
+import { type Libc, libc } from "./libc.ts";
+import { runtime } from "./runtime/index.ts";
+import { Receiver } from "./udp_receive.ts";
+import { MAX_SEGMENTS, SendErrors, SendQueue } from "./udp_send.ts";
+import { openUdpSockets, type UdpSocket, type UdpSockets } from "./udp_socket.ts";
+
+export { receiveBytes, SLOT_BYTES } from "./udp_receive.ts";
+
+export interface UnderlayOptions {
+  /** 0: any that is free in both families */
+  readonly port: number;
+  /** from `makeArena`; all offsets are into it */
+  readonly arena: Uint8Array;
+  /** where the `receiveBytes(slots)` octets start that are received into; a multiple of 8 */
+  readonly receiveAt: number;
+  /** most runs of one `receive`, each of up to 64 KiB */
+  readonly slots: number;
+  /** socket buffer asked for in each direction and family */
+  readonly bufferBytes: number;
+  /** use UDP_SEGMENT where it works */
+  readonly segmentation: boolean;
+  /** use UDP_GRO where it works; as `segmentation` when absent */
+  readonly gro?: boolean;
+  /** SO_MARK of all packets; needs CAP_NET_ADMIN */
+  readonly mark?: number;
+}
+
+/** What the sockets can do and why not, for `OffloadFacts` of `src/datapath/control.ts`. */
+export interface UnderlayFacts {
+  readonly udpSegment: string;
+  readonly udpGro: string;
+  /** of the smaller socket, as the kernel counts: twice what packets may fill */
+  readonly receiveBufferBytes: number;
+  readonly sendBufferBytes: number;
+  readonly ipv6: boolean;
+}
+
+/**
+ * Opens the underlay.
+ * @throws FfiError as `openUdpSockets` does; RangeError for slots that do not fit the arena
+ */
+export function openUnderlay(options: UnderlayOptions): UdpUnderlay {
+  const receiver = new Receiver(options.arena, options.receiveAt, options.slots);
+  const sockets = openUdpSockets({
+    port: options.port,
+    bufferBytes: options.bufferBytes,
+    segmentation: options.segmentation,
+    gro: options.gro ?? options.segmentation,
+    ...(options.mark === undefined ? {} : { mark: options.mark }),
+  });
+  return new UdpUnderlay(sockets, receiver, options.arena);
+}
+
+/** The open sockets. Belongs to one thread. */
+export class UdpUnderlay implements Underlay {
+  readonly port: number;
+  readonly received: readonly ReceivedRun[];
+  readonly sendErrors: ReadonlyMap<number, number>;
+  /** for `Waiter` */
+  readonly fds: readonly number[];
+  readonly #c: Libc;
+  readonly #arena: Uint8Array;
+  readonly #sockets: UdpSockets;
+  readonly #receiver: Receiver;
+  readonly #errors = new SendErrors();
+  readonly #v4: SendQueue;
+  readonly #v6: SendQueue | undefined;
+  /** which socket is asked first, in turns: a busy one must not starve the other */
+  #isV6First = false;
+
+  constructor(sockets: UdpSockets, receiver: Receiver, arena: Uint8Array) {
+    this.#c = libc();
+    this.#arena = arena;
+    this.#sockets = sockets;
+    this.#receiver = receiver;
+    const base = runtime().pointerOf(arena);
+    const queueOf = (socket: UdpSocket) =>
+      new SendQueue(socket.fd, socket.family, base, socket.segmentOff, this.#errors);
+    this.#v4 = queueOf(sockets.v4);
+    this.#v6 = sockets.v6 && queueOf(sockets.v6);
+    this.port = sockets.port;
+    this.received = receiver.received;
+    this.sendErrors = this.#errors.byErrno;
+    this.fds = sockets.v6 ? [sockets.v4.fd, sockets.v6.fd] : [sockets.v4.fd];
+  }
+
+  /** Runs are taken all the same when this turns false, and sent one by one. */
+  get hasSegmentation(): boolean {
+    return this.#v4.segmentOff === undefined || (this.#v6 !== undefined && this.#v6.segmentOff === undefined);
+  }
+
+  get maxSegments(): number {
+    return this.hasSegmentation ? MAX_SEGMENTS : 1;
+  }
+
+  get sendErrorCount(): number {
+    return this.#errors.total;
+  }
+
+  /** As of now: a run that the kernel refuses switches `udpSegment` off. */
+  get facts(): UnderlayFacts {
+    const { v4, v6 } = this.#sockets;
+    const smaller = (of: (socket: UdpSocket) => number) => Math.min(of(v4), v6 ? of(v6) : of(v4));
+    return {
+      udpSegment: factOf(this.#v4.segmentOff, this.#v6 && (this.#v6.segmentOff ?? "")),
+      udpGro: factOf(v4.groOff, v6 && (v6.groOff ?? "")),
+      receiveBufferBytes: smaller((socket) => socket.receiveBufferBytes),
+      sendBufferBytes: smaller((socket) => socket.sendBufferBytes),
+      ipv6: v6 !== undefined,
+    };
+  }
+
+  receive(): number {
+    const { v4, v6 } = this.#sockets;
+    if (v6 === undefined) return this.#receiver.receive(v4.fd, 0);
+    const isV6First = this.#isV6First;
+    this.#isV6First = !isV6First;
+    const first = this.#receiver.receive(isV6First ? v6.fd : v4.fd, 0);
+    const second = this.#receiver.receive(isV6First ? v4.fd : v6.fd, first > 0 ? first : 0);
+    if (first < 0) return second > 0 ? second : first;
+    return second < 0 && first === 0 ? second : first + (second > 0 ? second : 0);
+  }
+
+  queue(at: number, end: number, segmentBytes: number, toAt: number, ecn: number): void {
+    const size = this.#arena.length;
+    // C trusts us: a range outside of the arena would be memory that is not ours
+    if (!(at >= 0 && end >= at && end <= size && toAt >= 0 && toAt + UNDERLAY_ADDR_BYTES <= size)) {
+      throw new RangeError(
+        `Cannot send [${at}, ${end}) to the address at ${toAt}: outside of the arena of ${size} octets`,
+      );
+    }
+    if (!(segmentBytes > 0 && segmentBytes <= 65535 || end === at)) {
+      throw new RangeError(`Cannot send datagrams of ${segmentBytes} octets`);
+    }
+    const family = familyOf(this.#arena, toAt);
+    if (family === FAMILY_IPV4) this.#v4.queue(at, end, segmentBytes, toAt, ecn & 3);
+    else if (family === FAMILY_IPV6 && this.#v6 !== undefined) this.#v6.queue(at, end, segmentBytes, toAt, ecn & 3);
+    else {
+      const datagrams = Math.max(1, Math.ceil((end - at) / segmentBytes));
+      this.#errors.add(EAFNOSUPPORT, datagrams);
+    }
+  }
+
+  flush(): void {
+    this.#v4.flush();
+    if (this.#v6 !== undefined) this.#v6.flush();
+  }
+
+  close(): void {
+    for (const fd of this.fds) this.#c.close(fd);
+  }
+}
+
+/** @param v4Off why it is off for IPv4; absent: on  @param v6Off the same for IPv6, "" for on; absent: no IPv6 */
+function factOf(v4Off: string | undefined, v6Off: string | undefined): string {
+  const isV4On = v4Off === undefined;
+  if (v6Off === undefined || (v6Off === "") === isV4On) return isV4On ? "on" : `off, ${v4Off}`;
+  return isV4On ? `on for IPv4; off for IPv6, ${v6Off}` : `on for IPv6; off for IPv4, ${v4Off}`;
+}

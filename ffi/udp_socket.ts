@@ -1,0 +1,162 @@
+/**
+ * Makes the two UDP sockets of the underlay, IPv4 and IPv6 on one port, and asks the kernel what they can do. `ffi/udp.ts`
+ * moves packets with them.
+ */
+import { SOCKADDR_IN, SOCKADDR_IN6 } from "./layout.ts";
+import * as C from "./constants.ts";
+import * as E from "./errno.ts";
+import { hasBrokenSegmentation, kernelVersion } from "./kernel.ts";
+import { libc } from "./libc.ts";
+import { allocate } from "./memory.ts";
+import { getIntOption, setIntOption } from "./socket_option.ts";
+
+/** How often to look for a port that is free in both families. */
+const PORT_TRIES = 100;
+
+export interface SocketOptions {
+  /** 0: any that is free in both families */
+  readonly port: number;
+  /** asked for in each direction; the kernel may give less */
+  readonly bufferBytes: number;
+  /** UDP_SEGMENT wanted */
+  readonly segmentation: boolean;
+  /** UDP_GRO wanted */
+  readonly gro: boolean;
+  /** SO_MARK, for a policy rule that keeps the tunnel's own packets out of the tunnel */
+  readonly mark?: number;
+}
+
+/** One bound socket and what it can do; `undefined` reasons mean "on". */
+export interface UdpSocket {
+  readonly fd: number;
+  readonly family: number;
+  readonly segmentOff: string | undefined;
+  readonly groOff: string | undefined;
+  readonly receiveBufferBytes: number;
+  readonly sendBufferBytes: number;
+}
+
+export interface UdpSockets {
+  readonly port: number;
+  readonly v4: UdpSocket;
+  /** absent where the machine has no IPv6 */
+  readonly v6: UdpSocket | undefined;
+}
+
+/**
+ * Opens, configures and binds both sockets; non-blocking.
+ * @throws FfiError EDGE_UDP_IN_USE when the port is taken in either family, EDGE_UDP_DENIED for a mark without the
+ *         capability, EDGE_UDP_FAILED; RangeError for a port that is none
+ */
+export function openUdpSockets(options: SocketOptions): UdpSockets {
+  const { port } = options;
+  if (!Number.isInteger(port) || port < 0 || port > 65535) {
+    throw new RangeError(`Cannot open UDP port ${port}: not 0 to 65535`);
+  }
+  for (let tries = 1;; tries++) {
+    const v4 = openOne(C.AF_INET, options);
+    if (v4 === undefined) throw failed("EDGE_UDP_FAILED", port, "the machine has no IPv4", E.EAFNOSUPPORT);
+    let v6: number | undefined;
+    try {
+      bindTo(v4, C.AF_INET, port);
+      const bound = portOf(v4);
+      v6 = openOne(C.AF_INET6, options);
+      if (v6 !== undefined) bindTo(v6, C.AF_INET6, bound);
+      return {
+        port: bound,
+        v4: configure(v4, C.AF_INET, options),
+        v6: v6 === undefined ? undefined : configure(v6, C.AF_INET6, options),
+      };
+    } catch (error) {
+      libc().close(v4);
+      if (v6 !== undefined) libc().close(v6);
+      const isTaken = error instanceof E.FfiError && error.errno === E.EADDRINUSE;
+      if (!isTaken || port !== 0 || tries >= PORT_TRIES) throw error;
+    }
+  }
+}
+
+/** A socket of the family; `undefined` when the kernel was built or booted without it. */
+function openOne(family: number, options: SocketOptions): number | undefined {
+  const fd = libc().socket(family, C.SOCK_DGRAM | C.SOCK_NONBLOCK | C.SOCK_CLOEXEC, 0);
+  if (fd === -E.EAFNOSUPPORT || fd === -E.EPROTONOSUPPORT) return undefined;
+  if (fd < 0) throw failed("EDGE_UDP_FAILED", options.port, E.describeErrno(fd), fd);
+  return fd;
+}
+
+function bindTo(fd: number, family: number, port: number): void {
+  const isV6 = family === C.AF_INET6;
+  if (isV6) setIntOption(fd, C.IPPROTO_IPV6, C.IPV6_V6ONLY, 1);
+  const sockaddr = allocate(isV6 ? SOCKADDR_IN6.size : SOCKADDR_IN.size);
+  sockaddr.bytes[0] = family;
+  sockaddr.bytes[SOCKADDR_IN.port] = port >>> 8;
+  sockaddr.bytes[SOCKADDR_IN.port + 1] = port;
+  const result = libc().bind(fd, sockaddr.address, isV6 ? SOCKADDR_IN6.size : SOCKADDR_IN.size);
+  if (result === -E.EADDRINUSE) {
+    throw failed("EDGE_UDP_IN_USE", port, `another process has it for ${isV6 ? "IPv6" : "IPv4"} (EADDRINUSE)`, result);
+  }
+  if (result < 0) throw failed("EDGE_UDP_FAILED", port, `bind: ${E.describeErrno(result)}`, result);
+}
+
+function portOf(fd: number): number {
+  const sockaddr = allocate(SOCKADDR_IN6.size);
+  const length = allocate(4);
+  length.words[0] = SOCKADDR_IN6.size;
+  const result = libc().getsockname(fd, sockaddr.address, length.address);
+  if (result < 0) throw failed("EDGE_UDP_FAILED", 0, `getsockname: ${E.describeErrno(result)}`, result);
+  return (sockaddr.bytes[SOCKADDR_IN.port]! << 8) | sockaddr.bytes[SOCKADDR_IN.port + 1]!;
+}
+
+function failed(code: string, port: number, why: string, errno: number): E.FfiError {
+  return new E.FfiError(code, `Cannot open UDP port ${port}: ${why}`, errno);
+}
+
+function configure(fd: number, family: number, options: SocketOptions): UdpSocket {
+  const isV6 = family === C.AF_INET6;
+  const level = isV6 ? C.IPPROTO_IPV6 : C.IPPROTO_IP;
+  // An ICMP error of one peer must not become the error of a send to another.
+  setIntOption(fd, level, isV6 ? C.IPV6_RECVERR : C.IP_RECVERR, 0);
+  // Let routers and ourselves fragment what is too big, like the kernel's WireGuard; and alike for single sends and for runs,
+  // which by default differ in DF.
+  const discover = isV6 ? C.IPV6_MTU_DISCOVER : C.IP_MTU_DISCOVER;
+  if (setIntOption(fd, level, discover, C.IP_PMTUDISC_OMIT) < 0) setIntOption(fd, level, discover, C.IP_PMTUDISC_DONT);
+  setIntOption(fd, level, isV6 ? C.IPV6_RECVTCLASS : C.IP_RECVTOS, 1);
+  if (options.mark !== undefined) {
+    const result = setIntOption(fd, C.SOL_SOCKET, C.SO_MARK, options.mark);
+    if (result < 0) {
+      const why = `the mark needs the capability CAP_NET_ADMIN: ${E.describeErrno(result)}`;
+      throw failed(result === -E.EPERM ? "EDGE_UDP_DENIED" : "EDGE_UDP_FAILED", options.port, why, result);
+    }
+  }
+  return {
+    fd,
+    family,
+    segmentOff: options.segmentation ? probeSegment(fd) : "by configuration",
+    groOff: options.gro ? probeGro(fd) : "by configuration",
+    receiveBufferBytes: sizeBuffer(fd, C.SO_RCVBUF, C.SO_RCVBUFFORCE, options.bufferBytes),
+    sendBufferBytes: sizeBuffer(fd, C.SO_SNDBUF, C.SO_SNDBUFFORCE, options.bufferBytes),
+  };
+}
+
+function probeSegment(fd: number): string | undefined {
+  if (hasBrokenSegmentation(kernelVersion())) return "Linux 7.0 to 7.1.4 damages runs of equal datagrams";
+  const result = setIntOption(fd, C.SOL_UDP, C.UDP_SEGMENT, 0);
+  return result < 0 ? `the kernel does not know UDP_SEGMENT: ${E.describeErrno(result)}` : undefined;
+}
+
+/** Kernels before 5.12 take the option but do not read it back, and their GRO had faults: so the reading back decides. */
+function probeGro(fd: number): string | undefined {
+  const result = setIntOption(fd, C.SOL_UDP, C.UDP_GRO, 1);
+  if (result < 0) return `the kernel does not know UDP_GRO: ${E.describeErrno(result)}`;
+  const back = getIntOption(fd, C.SOL_UDP, C.UDP_GRO);
+  if (back === 1) return undefined;
+  setIntOption(fd, C.SOL_UDP, C.UDP_GRO, 0);
+  return "the kernel is older than 5.12";
+}
+
+/** Asks as anybody may, then past the system's limit as root may; gives what is there, which the kernel counts twice over. */
+function sizeBuffer(fd: number, option: number, forced: number, bytes: number): number {
+  setIntOption(fd, C.SOL_SOCKET, option, bytes);
+  if (getIntOption(fd, C.SOL_SOCKET, option) < 2 * bytes) setIntOption(fd, C.SOL_SOCKET, forced, bytes);
+  return Math.max(0, getIntOption(fd, C.SOL_SOCKET, option));
+}
