@@ -1,0 +1,358 @@
+/**
+ * A running member. Wires the pieces together and holds no rules of its own:
+ *
+ *     source (hub stream | mesh file) -> MeshState -> commands -> datapath Worker
+ *                                          |   \\-> Policies -> policy update -> datapath Worker
+ *                                          |-> Network (addresses, MTU, routes of the TUN)
+ *                                          \\-> MemberStore (what a boot without the hub needs)
+ *
+ * Order at start: reserve handshake stamps, start the datapath (closed: it answers NOT_READY until a policy update), apply the
+ * state from disk, marked stale, then listen to the source. The datapath is filled again from `MeshState` whenever it restarts.
+ */
+import type { OffloadFacts } from "../../src/datapath/control.ts";
+import type { StateFrame } from "../../src/mesh/entries.ts";
+import { type MeshChange, MeshState, type MeshStateOptions, type Position } from "../../src/mesh/state.ts";
+import type { Log } from "../../src/ports.ts";
+import { EdgeError, messageOf } from "../errors.ts";
+import type { TrustedClock } from "../sync/clock.ts";
+import { DatapathKeeper } from "./datapath_keeper.ts";
+import { Health, type HealthCode } from "./health.ts";
+import type { DatapathLink, DatapathOptions } from "./link.ts";
+import type { Network } from "./network.ts";
+import type { Policies } from "./policies.ts";
+import type { SourceStatus, StateSource } from "./source.ts";
+import { StampReservation } from "./stamps.ts";
+import type { MemberStore } from "./store.ts";
+import type { Timers } from "./timers.ts";
+
+/** Who the member is and how it runs. */
+export interface AgentOptions {
+  readonly version: string;
+  readonly mesh: MeshStateOptions;
+  /** the mesh comes from a file: there is no hub to be away, and nothing to save */
+  readonly isFromFile: boolean;
+  readonly datapath: Omit<DatapathOptions, "stampFloor">;
+}
+
+/** What the agent reaches the world through. */
+export interface AgentDoors {
+  readonly startDatapath: (options: DatapathOptions) => DatapathLink;
+  readonly network: Network;
+  readonly policies: Policies;
+  readonly store: MemberStore;
+  readonly source: StateSource;
+  readonly clock: Pick<TrustedClock, "now" | "learn" | "behindMs">;
+  /** the wall clock, Unix milliseconds */
+  readonly unixMs: () => number;
+  /** monotonic milliseconds, the clock of the datapath's heartbeat */
+  readonly nowMs: () => number;
+  readonly timers: Timers;
+  readonly log: Log;
+  /** one line for the service manager, e.g. "READY=1" */
+  readonly notify: (line: string) => void;
+  /** how often the service manager wants a sign of life; undefined: not at all */
+  readonly watchdogMs: number | undefined;
+}
+
+/** What the datapath said when it started. */
+export interface DatapathFacts {
+  readonly tun: string;
+  readonly port: number;
+  readonly offload: OffloadFacts;
+}
+
+/** How the source stands. */
+export interface HubStanding extends SourceStatus {
+  readonly sinceUnixMs: number;
+}
+
+const TICK_MS = 1000;
+const RECONCILE_MS = 60_000;
+const EXPIRE_MS = 3_600_000;
+/** The datapath goes round its loop at least once a second: silent for this long, it hangs. */
+const STUCK_AFTER_MS = 15_000;
+const RECORD_WARNING_MS = 7 * 86_400_000;
+const STARTUP_EXTENSION = "EXTEND_TIMEOUT_USEC=30000000";
+
+/** One member. `start` once, `stop` once. */
+export class Agent {
+  readonly mesh: MeshState;
+  readonly health: Health;
+  readonly options: AgentOptions;
+  readonly doors: AgentDoors;
+  readonly startedUnixMs: number;
+  readonly #keeper: DatapathKeeper;
+  readonly #stamps: StampReservation;
+  #facts: DatapathFacts | undefined;
+  #hub: HubStanding;
+  #syncedUnixMs: number | undefined;
+  #isNetworkDone = false;
+  #isReadyTold = false;
+  #hasUnsaved = false;
+  #cancelSave: (() => void) | undefined;
+  #cancels: (() => void)[] = [];
+  #toldAliveMs = 0;
+
+  constructor(options: AgentOptions, doors: AgentDoors) {
+    this.options = options;
+    this.doors = doors;
+    this.mesh = new MeshState(options.mesh);
+    this.health = new Health(doors.nowMs, doors.unixMs);
+    this.startedUnixMs = doors.unixMs();
+    this.#hub = { state: "connecting", sinceUnixMs: this.startedUnixMs };
+    const saved = doors.store.loadClock();
+    this.#stamps = new StampReservation(saved?.stampFloorUnixMs ?? 0, (stampFloorUnixMs) => {
+      doors.store.saveClock({ stampFloorUnixMs, trustedUnixMs: Math.floor(doors.clock.now()) });
+    });
+    this.#keeper = new DatapathKeeper({
+      start: () => doors.startDatapath({ ...options.datapath, stampFloor: this.#stamps.begin(doors.unixMs()) }),
+      timers: doors.timers,
+      log: doors.log,
+      onUp: (link, facts) => this.#fillDatapath(link, facts),
+      onDown: (reason) => this.#noteDatapathDown(reason),
+    });
+  }
+
+  /** The running datapath; undefined while there is none. */
+  get link(): DatapathLink | undefined {
+    return this.#keeper.link;
+  }
+
+  get datapathFacts(): DatapathFacts | undefined {
+    return this.#facts;
+  }
+
+  get datapathStarts(): number {
+    return this.#keeper.starts;
+  }
+
+  get hub(): HubStanding {
+    return this.#hub;
+  }
+
+  /** When the state was last known to be the newest; undefined: never. */
+  get syncedUnixMs(): number | undefined {
+    return this.#hub.state === "synced" ? this.doors.unixMs() : this.#syncedUnixMs;
+  }
+
+  /** What is in force is not known to be the newest. */
+  get isStale(): boolean {
+    return this.#hub.state !== "synced";
+  }
+
+  /** The TUN device has its addresses and routes. */
+  get isNetworkDone(): boolean {
+    return this.#isNetworkDone;
+  }
+
+  /** The datapath's loop goes round. */
+  get isDatapathAlive(): boolean {
+    const link = this.link;
+    return link !== undefined && this.doors.nowMs() - link.counters.heartbeatMs < STUCK_AFTER_MS;
+  }
+
+  /** Starts everything. @throws EdgeError when the datapath cannot start (no TUN device, no privilege) */
+  async start(): Promise<void> {
+    const { store, source, log } = this.doors;
+    this.#loadState();
+    await this.#keeper.start();
+    if (this.options.datapath.keyLogFile !== undefined) {
+      this.health.raise("key-log-on", `WireGuard keys are written to "${this.options.datapath.keyLogFile}"`);
+    }
+    if (store.notes.length > 0) this.health.raise("state-recovered", store.notes.join("; "));
+    for (const note of store.notes) log.warn("state-recovered", { note });
+    source.start({
+      apply: (frame) => this.#apply(frame),
+      status: (status) => this.#noteSource(status),
+      resume: () => this.#resume(),
+    });
+    const { timers } = this.doors;
+    this.#cancels = [
+      timers.every(TICK_MS, () => this.#tick()),
+      timers.every(RECONCILE_MS, () => this.#alignNetwork()),
+      timers.every(EXPIRE_MS, () => this.#publish(this.mesh.expire(this.doors.clock.now()))),
+    ];
+    this.#tick();
+  }
+
+  /** Ends everything: TUN device and sockets are gone, state is saved. */
+  async stop(): Promise<void> {
+    this.doors.notify("STOPPING=1");
+    for (const cancel of this.#cancels) cancel();
+    this.#cancelSave?.();
+    await Promise.all([this.doors.source.stop(), this.#keeper.stop()]);
+    if (this.#hasUnsaved) this.#saveState();
+    this.#stamps.end();
+  }
+
+  #loadState(): void {
+    if (this.options.isFromFile) return;
+    const saved = this.doors.store.loadState();
+    if (saved === undefined) return;
+    const { epoch, revision, entries } = saved;
+    this.#syncedUnixMs = saved.syncedUnixMs;
+    this.#publish(this.mesh.apply({ t: "snapshot", epoch, revision, entries }, this.doors.clock.now()));
+    this.doors.log.info("state-loaded", { revision, members: this.mesh.members.size });
+  }
+
+  /** A join leaves revision 0: settings and our own record, no whole state to go on from. */
+  #resume(): Position | undefined {
+    const position = this.mesh.position;
+    return position !== undefined && position.revision > 0 ? position : undefined;
+  }
+
+  #apply(frame: StateFrame): void {
+    const change = this.mesh.apply(frame, this.doors.clock.now());
+    if (change.frameRefused !== undefined) {
+      this.doors.log.error("frame-refused", { reason: change.frameRefused });
+      return;
+    }
+    for (const [key, reason] of change.refused) this.doors.log.warn("entry-refused", { key, reason });
+    this.#publish(change);
+    this.#scheduleSave();
+  }
+
+  /** Brings a change of the mesh state to the datapath and the machine. */
+  #publish(change: MeshChange): void {
+    const update = this.doors.policies.apply(change, this.mesh.self, this.mesh.settings);
+    const commands = update === undefined ? change.commands : [...change.commands, { op: "policy" as const, update }];
+    this.link?.send(commands);
+    if (change.commands.length > 0) this.#alignNetwork();
+    this.#reviewHealth();
+  }
+
+  #fillDatapath(link: DatapathLink, facts: DatapathFacts): void {
+    this.#facts = facts;
+    this.health.clear("datapath-down");
+    this.doors.log.info("datapath-up", { tun: facts.tun, port: facts.port, ...facts.offload });
+    const update = this.doors.policies.full();
+    link.send([...this.mesh.allCommands(), ...(update === undefined ? [] : [{ op: "policy" as const, update }])]);
+    this.#alignNetwork();
+  }
+
+  #noteDatapathDown(reason: string): void {
+    this.#isNetworkDone = false;
+    this.doors.log.error("datapath-down", { reason });
+    this.health.raise("datapath-down", `The datapath is not running: ${reason}`);
+  }
+
+  #alignNetwork(): void {
+    const self = this.mesh.self;
+    const facts = this.#facts;
+    if (this.link === undefined || facts === undefined || self === undefined) return;
+    try {
+      const changes = this.doors.network.apply({
+        tun: facts.tun,
+        mtuBytes: this.options.datapath.mtu,
+        addresses: self.addresses.map((address) => `${address}/${address.includes(":") ? 128 : 32}`),
+        routes: this.mesh.routes(),
+      });
+      if (changes > 0) this.doors.log.info("network-set", { tun: facts.tun, changes });
+      this.#isNetworkDone = true;
+      this.health.clear("cidr-conflict");
+      this.health.clear("network-failed");
+      this.#tellReady();
+    } catch (error) {
+      this.#noteNetworkFault(error);
+    }
+  }
+
+  #noteNetworkFault(error: unknown): void {
+    const code: HealthCode = error instanceof EdgeError && error.code === "EDGE_CIDR_CONFLICT"
+      ? "cidr-conflict"
+      : "network-failed";
+    const other: HealthCode = code === "cidr-conflict" ? "network-failed" : "cidr-conflict";
+    this.health.clear(other);
+    if (this.health.raise(code, messageOf(error))) this.doors.log.error(code, { reason: messageOf(error) });
+  }
+
+  #tellReady(): void {
+    if (this.#isReadyTold) return;
+    this.#isReadyTold = true;
+    this.doors.notify("READY=1");
+    const self = this.mesh.self!;
+    this.doors.log.info("member-ready", {
+      name: self.name,
+      cluster: self.cluster.name,
+      addresses: self.addresses.join(","),
+    });
+  }
+
+  #noteSource(status: SourceStatus): void {
+    const before = this.#hub.state;
+    if (status.hubUnixMs !== undefined) this.doors.clock.learn(status.hubUnixMs);
+    if (before === "synced") this.#syncedUnixMs = this.doors.unixMs();
+    const sinceUnixMs = before === status.state ? this.#hub.sinceUnixMs : this.doors.unixMs();
+    this.#hub = { ...status, sinceUnixMs };
+    if (before !== "synced" && status.state === "synced") this.#scheduleSave();
+    this.#reviewHealth();
+  }
+
+  #tick(): void {
+    const { doors } = this;
+    const nowMs = doors.nowMs();
+    const counters = this.link?.counters;
+    const handshakes = counters === undefined ? 0 : counters.read("handshakesSent");
+    this.#stamps.note(doors.unixMs(), handshakes);
+    this.#reviewHealth();
+    if (!this.#isReadyTold) doors.notify(STARTUP_EXTENSION);
+    // a datapath that is being restarted is not a reason to be killed; one that hangs is
+    const isAlive = this.link === undefined || this.isDatapathAlive;
+    if (doors.watchdogMs === undefined || !isAlive || nowMs - this.#toldAliveMs < doors.watchdogMs / 3) return;
+    this.#toldAliveMs = nowMs;
+    doors.notify("WATCHDOG=1");
+  }
+
+  /** Everything that can be judged from what is held. */
+  #reviewHealth(): void {
+    const { health, doors, mesh } = this;
+    const isHubAway = this.#hub.state === "offline" || this.#hub.state === "connecting";
+    const detail = this.#hub.detail === undefined ? "" : `: ${this.#hub.detail}`;
+    health.set("hub-unreachable", isHubAway ? `No connection to the hub${detail}` : undefined);
+    health.set("hub-refused", this.#hub.state === "refused" ? `The hub refused this member${detail}` : undefined);
+    const isStale = isHubAway && mesh.position !== undefined && !this.options.isFromFile;
+    const since = this.#syncedUnixMs === undefined ? "the join" : new Date(this.#syncedUnixMs).toISOString();
+    health.set("state-stale", isStale ? `Peers and policies are those of ${since}` : undefined);
+    const isMissing = mesh.position !== undefined && mesh.self === undefined;
+    health.set("not-in-mesh", isMissing ? "The mesh state has no usable record of this member" : undefined);
+    const isClosed = doors.policies.revision === 0;
+    health.set("policy-not-ready", isClosed ? "New inbound connections are refused: no policy state yet" : undefined);
+    const unenforced = [...doors.policies.refused.keys()];
+    health.set("policy-refused", unenforced.length > 0 ? `Not enforced: ${shorten(unenforced)}` : undefined);
+    const refused = [...mesh.refused.keys()];
+    health.set(
+      "entries-refused",
+      refused.length > 0 ? `Entries of the mesh state are not used: ${shorten(refused)}` : undefined,
+    );
+    const behindMs = doors.clock.behindMs();
+    health.set("clock-behind", behindMs > 0 ? `The clock is ${Math.round(behindMs / 1000)} s behind` : undefined);
+    const fault = doors.store.fault;
+    health.set("state-readonly", fault === undefined ? undefined : `Cannot write to "${doors.store.path}": ${fault}`);
+    const leftMs = mesh.self === undefined ? Infinity : mesh.self.notAfter - doors.clock.now();
+    const days = Math.max(0, Math.floor(leftMs / 86_400_000));
+    health.set("key-expiring", leftMs < RECORD_WARNING_MS ? `This member's record ends in ${days} days` : undefined);
+    const isStuck = this.link !== undefined && !this.isDatapathAlive;
+    health.set("datapath-stuck", isStuck ? "The datapath does not go round its loop" : undefined);
+  }
+
+  #scheduleSave(): void {
+    if (this.options.isFromFile) return;
+    this.#hasUnsaved = true;
+    this.#cancelSave ??= this.doors.timers.after(this.doors.store.nextSaveDelayMs(this.doors.nowMs()), () => {
+      this.#cancelSave = undefined;
+      this.#saveState();
+    });
+  }
+
+  #saveState(): void {
+    const position = this.mesh.position;
+    if (position === undefined) return;
+    this.#hasUnsaved = false;
+    const syncedUnixMs = Math.floor(this.syncedUnixMs ?? this.doors.unixMs());
+    this.doors.store.saveState({ ...position, entries: this.mesh.entries(), syncedUnixMs }, this.doors.nowMs());
+  }
+}
+
+function shorten(names: readonly string[]): string {
+  return names.length <= 3 ? names.join(", ") : `${names.slice(0, 3).join(", ")} and ${names.length - 3} more`;
+}

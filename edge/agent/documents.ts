@@ -1,0 +1,196 @@
+/**
+ * The documents that the local HTTP interface answers with, and that `-o json` prints: one shape for both. Stable: fields are
+ * added, never renamed or removed. Times are RFC 3339 in UTC, lengths of time say their unit, octets are base64.
+ */
+import type { HealthItem } from "./health.ts";
+
+/** Version of all shapes in this file. */
+export const API_VERSION = "edgemesh/v1";
+
+/** `GET /v1/status`, `edgemesh status` */
+export interface StatusDocument {
+  readonly apiVersion: typeof API_VERSION;
+  readonly kind: "Status";
+  readonly version: string;
+  /** starting: no state was applied yet; degraded: works, but something is wrong (`health`); failing: traffic suffers */
+  readonly state: "starting" | "ready" | "degraded" | "failing";
+  /** this member; null until the mesh state names it */
+  readonly member: MemberDocument | null;
+  readonly device: DeviceDocument;
+  readonly hub: HubDocument;
+  readonly mesh: {
+    readonly epoch: string | null;
+    readonly revision: number | null;
+    /** what is in force comes from disk, not from the hub */
+    readonly isStale: boolean;
+    /** when the state was last known to be the newest; null: never */
+    readonly syncedAt: string | null;
+    readonly members: number;
+    readonly identities: number;
+    readonly policies: number;
+    readonly refused: readonly { readonly key: string; readonly reason: string }[];
+  };
+  readonly peers: { readonly total: number; readonly withSession: number };
+  readonly policy: {
+    /** new inbound connections are judged by policy; false: all are refused */
+    readonly isReady: boolean;
+    readonly revision: number;
+    readonly refused: readonly { readonly policy: string; readonly reason: string }[];
+  };
+  readonly traffic: TrafficDocument;
+  readonly health: readonly HealthItem[];
+  readonly startedAt: string;
+  readonly stateWrites: number;
+}
+
+/** One member of the mesh, from its record. */
+export interface MemberDocument {
+  readonly name: string;
+  readonly cluster: { readonly name: string; readonly id: number };
+  readonly addresses: readonly string[];
+  readonly underlay: string;
+  readonly identity: number;
+  readonly namespace: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly publicKey: string;
+  readonly isHub: boolean;
+}
+
+/** The TUN device and what the machine gave. */
+export interface DeviceDocument {
+  readonly tun: string;
+  readonly isUp: boolean;
+  readonly mtuBytes: number;
+  readonly wireguardPort: number;
+  /** empty until the datapath runs */
+  readonly offload: Readonly<Record<string, string | number | boolean>>;
+  readonly routes: readonly string[];
+  /** how often the datapath was started */
+  readonly starts: number;
+}
+
+export interface HubDocument {
+  /** none: this member runs from a mesh file */
+  readonly state: "connecting" | "synced" | "offline" | "refused" | "none";
+  readonly endpoint: string | null;
+  readonly detail: string | null;
+  readonly since: string;
+}
+
+export interface TrafficDocument {
+  readonly fromTunPackets: number;
+  readonly fromTunBytes: number;
+  readonly toTunPackets: number;
+  readonly toTunBytes: number;
+  readonly fromUnderlayDatagrams: number;
+  readonly fromUnderlayBytes: number;
+  readonly toUnderlayDatagrams: number;
+  readonly toUnderlayBytes: number;
+  readonly ingressDrops: Readonly<Record<string, number>>;
+  readonly egressDrops: Readonly<Record<string, number>>;
+}
+
+/** `GET /v1/peers`, `edgemesh peers`, `edgemesh wg show` */
+export interface PeersDocument {
+  readonly apiVersion: typeof API_VERSION;
+  readonly kind: "Peers";
+  readonly publicKey: string | null;
+  readonly wireguardPort: number;
+  readonly tun: string;
+  readonly peers: readonly PeerDocument[];
+}
+
+export interface PeerDocument extends MemberDocument {
+  /** active: has a session; idle: had one; new: never heard of it */
+  readonly state: "active" | "idle" | "new";
+  /** where it was last heard; null: not yet known */
+  readonly underlayAddr: string | null;
+  readonly lastHandshake: string | null;
+  readonly rxBytes: number;
+  readonly txBytes: number;
+  readonly keepaliveSeconds: number;
+  readonly hasPresharedKey: boolean;
+  /** prefixes that are routed to it */
+  readonly prefixes: readonly string[];
+}
+
+/** `GET /v1/drops`, `edgemesh monitor --drops` */
+export interface DropsDocument {
+  readonly apiVersion: typeof API_VERSION;
+  readonly kind: "Drops";
+  /** counted since the datapath started, by direction and reason */
+  readonly totals: {
+    readonly ingress: Readonly<Record<string, number>>;
+    readonly egress: Readonly<Record<string, number>>;
+  };
+  /** the newest, newest last; a small ring: not every drop is here */
+  readonly recent: readonly DropDocument[];
+}
+
+export interface DropDocument {
+  readonly at: string;
+  readonly direction: "ingress" | "egress";
+  readonly reason: string;
+  readonly text: string;
+  readonly source: string | null;
+  readonly destination: string | null;
+  readonly protocol: string;
+  readonly sourcePort: number;
+  readonly destinationPort: number;
+  /** of the other side; 0 = unknown */
+  readonly identity: number;
+}
+
+/** `GET /v1/identities`, `edgemesh identity list` */
+export interface IdentitiesDocument {
+  readonly apiVersion: typeof API_VERSION;
+  readonly kind: "Identities";
+  readonly identities: readonly { readonly id: number; readonly labels: Readonly<Record<string, string>> }[];
+}
+
+/** `GET /v1/policies`, `edgemesh policy get` */
+export interface PoliciesDocument {
+  readonly apiVersion: typeof API_VERSION;
+  readonly kind: "Policies";
+  readonly isReady: boolean;
+  readonly revision: number;
+  /** what no rule allows is dropped */
+  readonly enforcement: { readonly ingress: boolean; readonly egress: boolean };
+  readonly policies: readonly PolicyDocumentState[];
+}
+
+export interface PolicyDocumentState {
+  readonly kind: string;
+  /** "" for a cluster-wide kind */
+  readonly namespace: string;
+  readonly name: string;
+  /** refused: not enforced as written, `reason` says why */
+  readonly state: "enforced" | "refused";
+  readonly reason: string | null;
+  /** it selects this member */
+  readonly selectsSelf: boolean;
+  readonly document: Readonly<Record<string, unknown>>;
+}
+
+/** `POST /v1/ping`: one echo request */
+export interface PingDocument {
+  readonly apiVersion: typeof API_VERSION;
+  readonly kind: "Ping";
+  readonly to: string;
+  /** name of the member with that address; null: none */
+  readonly member: string | null;
+  readonly sequence: number;
+  /** answered; dropped here (`reason`); or no answer in time */
+  readonly result: "answered" | "dropped" | "timeout";
+  readonly roundTripMs: number | null;
+  readonly reason: string | null;
+}
+
+/** Any answer that is an error. */
+export interface ErrorDocument {
+  readonly apiVersion: typeof API_VERSION;
+  readonly kind: "Error";
+  readonly code: string;
+  readonly message: string;
+  readonly fix: string;
+}
