@@ -124,6 +124,11 @@ export class MeshState {
     return this.#tables.routes(this.#entries.settings);
   }
 
+  /** Prefixes that are routed to a member. */
+  prefixesOf(member: MemberRecord): readonly string[] {
+    return this.#tables.prefixesBehind(member.publicKey);
+  }
+
   /** Everything that the datapath must hold, for one that was started again. Policy is not among it. */
   allCommands(): readonly DatapathCommand[] {
     return this.#tables.all();

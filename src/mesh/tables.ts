@@ -51,10 +51,6 @@ export class MeshTables {
     return this.#conflicts;
   }
 
-  get ips(): ReadonlyMap<string, PutIp> {
-    return this.#ips;
-  }
-
   /** Everything, for a datapath that holds nothing yet. */
   all(): readonly DatapathCommand[] {
     return [...(this.#self ? [this.#self] : []), ...this.#peers.values(), ...this.#ips.values()];
@@ -105,6 +101,13 @@ export class MeshTables {
     const wanted = new Set(settings?.memberCidrs ?? []);
     for (const [prefix, ip] of this.#ips) if (ip.peer !== undefined) wanted.add(prefix);
     return withoutCovered(wanted);
+  }
+
+  /** Prefixes of the ipcache that are behind a peer. */
+  prefixesBehind(publicKey: Uint8Array): readonly string[] {
+    return [...this.#ips].filter(([, ip]) => ip.peer !== undefined && equalData(ip.peer, publicKey)).map(([prefix]) =>
+      prefix
+    );
   }
 
   #electMembers(inputs: TableInputs): Map<string, MemberRecord> {

@@ -1,0 +1,252 @@
+/**
+ * The local HTTP interface: health, metrics, and the documents that the command line shows. Served on loopback for reading, and on
+ * the Unix socket (mode 0600) for everything; what changes state is on the socket alone.
+ *
+ * A browser must not be used against it: a request with a foreign `Host` (DNS rebinding) or any foreign `Origin` is refused.
+ */
+import { chmodSync, mkdirSync, rmSync } from "node:fs";
+import { createServer, request, type Server } from "node:http";
+import { dirname } from "node:path";
+import { getRequestListener } from "@hono/node-server";
+import { type Context, Hono } from "hono";
+import { EdgeError, errnoOf, messageOf } from "../errors.ts";
+import type { Agent } from "./agent.ts";
+import { type Check, LIVE_CHECKS, liveChecks, READY_CHECKS, readyChecks } from "./checks.ts";
+import { API_VERSION, type ErrorDocument } from "./documents.ts";
+import { dropsOf, identitiesOf, peersOf, pingFrom, policiesOf, statusOf } from "./views.ts";
+
+/** What the interface does to the process beyond reading. */
+export interface HttpActions {
+  /** forgets the membership and ends the agent; resolves when that has begun */
+  readonly leave: () => Promise<void>;
+}
+
+/** Where a request came in. */
+export type Entrance = "socket" | "loopback";
+
+const MAX_PING_TIMEOUT_MS = 60_000;
+const MAX_BODY_BYTES = 4096;
+
+/** The application; one per entrance. */
+export function makeApp(agent: Agent, entrance: Entrance, actions: HttpActions): Hono {
+  const app = new Hono();
+  app.use(async (c, next) => {
+    const refusal = entrance === "loopback" ? strangerIn(c) : undefined;
+    if (refusal !== undefined) return fail(c, 403, "EDGE_AGENT_DENIED", refusal);
+    c.header("cache-control", "no-store");
+    c.header("x-content-type-options", "nosniff");
+    await next();
+  });
+  addHealth(app, agent);
+  app.get("/metrics", async (c) => {
+    const { scrape } = await import("./metrics.ts");
+    const { contentType, body } = await scrape(agent);
+    return c.body(body, 200, { "content-type": contentType });
+  });
+  app.get("/v1/status", async (c) => c.json(await statusOf(agent)));
+  app.get("/v1/peers", async (c) => c.json(await peersOf(agent)));
+  app.get("/v1/drops", async (c) => c.json(await dropsOf(agent)));
+  app.get("/v1/identities", (c) => c.json(identitiesOf(agent)));
+  app.get("/v1/policies", (c) => c.json(policiesOf(agent)));
+  if (entrance === "socket") addActions(app, agent, actions);
+  else {
+    for (const path of ["/v1/ping", "/v1/leave"]) {
+      app.all(
+        path,
+        (c) => fail(c, 403, "EDGE_AGENT_DENIED", `Cannot use "${path}" here: only on the agent's Unix socket`),
+      );
+    }
+  }
+  app.notFound((c) => fail(c, 404, "EDGE_NOT_FOUND", `Cannot find "${c.req.path}": no such path`));
+  app.onError((error, c) => fail(c, 500, "EDGE_PROTOCOL", messageOf(error)));
+  return app;
+}
+
+function addHealth(app: Hono, agent: Agent): void {
+  const live = () => Promise.resolve(liveChecks(agent));
+  const ready = () => readyChecks(agent);
+  for (const [path, names, run] of [["/livez", LIVE_CHECKS, live], ["/readyz", READY_CHECKS, ready]] as const) {
+    app.get(path, async (c) => answerChecks(c, path.slice(1), await run()));
+    app.get(`${path}/:check`, async (c) => {
+      const name = c.req.param("check");
+      if (!(names as readonly string[]).includes(name)) {
+        return fail(c, 404, "EDGE_NOT_FOUND", `Cannot find check "${name}"`);
+      }
+      return answerChecks(c, name, (await run()).filter((check) => check.name === name));
+    });
+  }
+  app.get("/healthz", async (c) => answerChecks(c, "healthz", [...liveChecks(agent), ...await readyChecks(agent)]));
+}
+
+/** Kubernetes' form: "ok" or a list, 200 or 503; `?verbose` lists in any case, `?exclude=` leaves checks out. */
+function answerChecks(c: Context, name: string, all: readonly Check[]): Response {
+  const excluded = c.req.queries("exclude") ?? [];
+  const checks = all.filter((check) => !excluded.includes(check.name));
+  const isOk = checks.every((check) => check.failure === undefined);
+  const isVerbose = c.req.query("verbose") !== undefined;
+  if (isOk && !isVerbose) return c.text("ok");
+  const lines = checks.map(({ name, failure }) =>
+    failure === undefined ? `[+]${name} ok` : `[-]${name} failed: ${failure}`
+  );
+  for (const name of excluded) lines.push(`[+]${name} excluded: ok`);
+  lines.push(`${name} check ${isOk ? "passed" : "failed"}`);
+  return c.text(`${lines.join("\n")}\n`, isOk ? 200 : 503);
+}
+
+function addActions(app: Hono, agent: Agent, actions: HttpActions): void {
+  app.post("/v1/ping", async (c) => {
+    const body = await readBody(c);
+    const { to, sequence = 1, timeoutMs = 1000 } = body ?? {};
+    if (typeof to !== "string" || !isCount(sequence, 1, 65535) || !isCount(timeoutMs, 1, MAX_PING_TIMEOUT_MS)) {
+      return fail(c, 400, "EDGE_USAGE", "Cannot ping: the request needs to, and may have sequence and timeoutMs");
+    }
+    if (agent.link === undefined) {
+      return fail(c, 503, "EDGE_DATAPATH_STOPPED", "Cannot ping: the datapath is not running");
+    }
+    const answer = await pingFrom(agent, to, sequence, timeoutMs);
+    if (answer !== undefined) return c.json(answer);
+    return fail(c, 404, "EDGE_NOT_FOUND", `Cannot ping "${to}": neither an address nor a member`);
+  });
+  app.post("/v1/leave", async (c) => {
+    if (agent.options.isFromFile) {
+      return fail(c, 409, "EDGE_NOT_JOINED", "Cannot leave: this member runs from a mesh file");
+    }
+    await actions.leave();
+    return c.json({ apiVersion: API_VERSION, kind: "Left" });
+  });
+}
+
+async function readBody(c: Context): Promise<Record<string, unknown> | undefined> {
+  const length = Number(c.req.header("content-length") ?? "0");
+  if (!(length <= MAX_BODY_BYTES)) return undefined;
+  try {
+    const body: unknown = await c.req.json();
+    return typeof body === "object" && body !== null ? body as Record<string, unknown> : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function isCount(value: unknown, min: number, max: number): value is number {
+  return typeof value === "number" && Number.isInteger(value) && value >= min && value <= max;
+}
+
+/** Why a request on loopback comes from a browser or for another host; undefined: it does not. */
+function strangerIn(c: Context): string | undefined {
+  const host = c.req.header("host") ?? "";
+  if (!isLoopbackHost(host)) return `Cannot answer for host "${host.slice(0, 100)}": only for loopback`;
+  const origin = c.req.header("origin");
+  if (origin === undefined) return undefined;
+  const isOurs = origin.startsWith("http://") && isLoopbackHost(origin.slice("http://".length));
+  return isOurs ? undefined : `Cannot answer origin "${origin.slice(0, 100)}": only this machine's own pages`;
+}
+
+function isLoopbackHost(host: string): boolean {
+  return /^(127\.0\.0\.1|\[::1\]|localhost)(:[0-9]{1,5})?$/.test(host);
+}
+
+function fail(
+  c: Context,
+  status: 400 | 403 | 404 | 409 | 500 | 503,
+  code: ErrorDocument["code"],
+  message: string,
+): Response {
+  const { fix } = new EdgeError(code as ConstructorParameters<typeof EdgeError>[0], message);
+  return c.json({ apiVersion: API_VERSION, kind: "Error", code, message, fix } satisfies ErrorDocument, status);
+}
+
+/** Open entrances of one agent. */
+export interface HttpServers {
+  /** where loopback listens, with the port that the system chose; undefined: switched off */
+  readonly loopback: { readonly host: string; readonly port: number } | undefined;
+  close(): Promise<void>;
+}
+
+/** Where to listen. */
+export interface HttpListen {
+  readonly socket: string;
+  readonly loopback: { readonly host: string; readonly port: number } | undefined;
+}
+
+/**
+ * Opens both entrances.
+ * @throws EdgeError EDGE_AGENT_BUSY when another agent answers on the socket, EDGE_PORT_BUSY for a taken port
+ */
+export async function serveHttp(agent: Agent, listen: HttpListen, actions: HttpActions): Promise<HttpServers> {
+  const servers: Server[] = [];
+  const close = async () => {
+    await Promise.all(servers.map((server) => closeServer(server)));
+    rmSync(listen.socket, { force: true });
+  };
+  await makeWay(listen.socket);
+  servers.push(await openSocket(makeApp(agent, "socket", actions), listen.socket));
+  if (listen.loopback === undefined) return { loopback: undefined, close };
+  try {
+    const server = await openServer(makeApp(agent, "loopback", actions), listen.loopback);
+    servers.push(server);
+    const address = server.address() as { port: number };
+    return { loopback: { host: listen.loopback.host, port: address.port }, close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+/** Removes a socket that a killed agent left behind; one that answers belongs to somebody. */
+async function makeWay(path: string): Promise<void> {
+  const answers = await new Promise<boolean>((resolve) => {
+    const probe = request({ socketPath: path, path: "/livez", timeout: 2000 }, (response) => {
+      response.resume();
+      resolve(true);
+    });
+    probe.on("timeout", () => probe.destroy());
+    probe.on("error", () => resolve(false));
+    probe.end();
+  });
+  if (answers) throw new EdgeError("EDGE_AGENT_BUSY", `Cannot listen on "${path}": another agent answers there`);
+  try {
+    mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
+    rmSync(path, { force: true });
+  } catch (error) {
+    throw new EdgeError("EDGE_STATE_UNWRITABLE", `Cannot prepare the socket "${path}": ${messageOf(error)}`, {
+      fix: "Name another place with --socket, or create its directory.",
+    });
+  }
+}
+
+/** The mode is set before anybody can connect: the umask of the bind decides, not a later chmod. */
+async function openSocket(app: Hono, path: string): Promise<Server> {
+  const before = process.umask(0o177);
+  try {
+    const server = await openServer(app, { path });
+    chmodSync(path, 0o600);
+    return server;
+  } finally {
+    process.umask(before);
+  }
+}
+
+function openServer(app: Hono, at: { path: string } | { host: string; port: number }): Promise<Server> {
+  const server = createServer(getRequestListener(app.fetch, { overrideGlobalObjects: false }));
+  server.requestTimeout = 30_000;
+  server.headersTimeout = 10_000;
+  const where = "path" in at ? at.path : `${at.host}:${at.port}`;
+  return new Promise((resolve, reject) => {
+    server.once("error", (error) => {
+      const code = errnoOf(error) === "EADDRINUSE" ? "EDGE_PORT_BUSY" : "EDGE_NETWORK_FAILED";
+      reject(
+        new EdgeError(code, `Cannot listen on "${where}": ${messageOf(error)}`, {
+          fix: "path" in at ? "Name another place with --socket." : "Choose another port with --http-listen, or none.",
+        }),
+      );
+    });
+    server.listen(at, () => resolve(server));
+  });
+}
+
+function closeServer(server: Server): Promise<void> {
+  return new Promise((resolve) => {
+    server.close(() => resolve());
+    server.closeAllConnections?.();
+  });
+}
