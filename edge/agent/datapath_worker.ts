@@ -7,9 +7,9 @@ import { parentPort, receiveMessageOnPort, workerData } from "node:worker_thread
 import { makeBootClock } from "../../ffi/clock.ts";
 import { makeArena } from "../../ffi/memory.ts";
 import { Waiter } from "../../ffi/poll.ts";
-import { loadSodium } from "../../ffi/sodium.ts";
+import { loadSodium, randomBytes, sodiumVersion } from "../../ffi/sodium.ts";
 import { openTun } from "../../ffi/tun.ts";
-import { openUnderlay } from "../../ffi/udp.ts";
+import { openUnderlay, receiveBytes } from "../../ffi/udp.ts";
 import { ConntrackTable } from "../../src/conntrack/table.ts";
 import { layoutArena } from "../../src/datapath/arena.ts";
 import type { DatapathEvent } from "../../src/datapath/control.ts";
@@ -37,8 +37,8 @@ function emit(event: DatapathEvent | WorkerAwake): void {
 
 function main(init: WorkerInit): void {
   const { options } = init;
-  const { ciphers, randomBytes } = loadSodium();
-  const layout = layoutArena(MAX_PEERS, RECEIVE_SLOTS, SEALED_BYTES);
+  const ciphers = loadSodium();
+  const layout = layoutArena(MAX_PEERS, receiveBytes(RECEIVE_SLOTS), SEALED_BYTES);
   const arena = makeArena(layout.bytes);
   const nowMs = makeBootClock();
   const counters = new DatapathCounters(init.counters);
@@ -47,12 +47,12 @@ function main(init: WorkerInit): void {
     port: options.wireguardPort,
     arena,
     receiveAt: layout.receivedAt,
-    slots: layout.receiveSlots,
+    slots: RECEIVE_SLOTS,
     bufferBytes: SOCKET_BUFFER_BYTES,
     segmentation: options.offload,
     ...(options.underlayMark !== undefined && { mark: options.underlayMark }),
   });
-  const seed = new Uint8Array(4);
+  const seed = new Uint8Array(16);
   randomBytes(seed);
   const wireguard = new WireGuard({
     privateKey: options.privateKey,
@@ -61,7 +61,9 @@ function main(init: WorkerInit): void {
     arena,
     addressesAt: layout.addressesAt,
     maxPeers: layout.maxPeers,
-    ...(options.stampFloor && { stampFloor: options.stampFloor }),
+    stampFloor: options.stampFloor,
+    nowMs: nowMs(),
+    unixMs: Date.now(),
   });
   if (options.keyLogFile !== undefined) {
     const path = options.keyLogFile;
@@ -76,7 +78,7 @@ function main(init: WorkerInit): void {
       cipher: ciphers.packetCipher(arena),
       wireguard,
       ipcache: new IpCache(),
-      conntrack: new ConntrackTable({ capacity: MAX_FLOWS, seed: new DataView(seed.buffer).getInt32(0) }),
+      conntrack: new ConntrackTable(MAX_FLOWS, seed),
       policy: new PolicyTable(),
       counters,
       mtu: options.mtu,
@@ -97,7 +99,7 @@ function main(init: WorkerInit): void {
     offload: {
       ...tun.facts,
       ...underlay.facts,
-      aead: "libsodium",
+      aead: `libsodium ${sodiumVersion()}`,
     },
   });
 
@@ -107,7 +109,7 @@ function main(init: WorkerInit): void {
       if (received === undefined) return true;
       const request = received.message;
       if ("stop" in request) return false;
-      if ("query" in request) emit({ op: "snapshot", query: request.query, snapshot: datapath.snapshot() });
+      if ("query" in request) emit({ op: "snapshot", query: request.query, snapshot: datapath.snapshot(now) });
       else for (const command of request.commands) datapath.apply(command, now);
     }
   };

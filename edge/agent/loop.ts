@@ -48,6 +48,6 @@ export function runLoop(parts: LoopParts): string | undefined {
       hasMore ||= status > 0;
     }
     if (datapath.node.tunError === EBADFD) return "the TUN device was deleted";
-    if (nowMs >= deadlineMs || (ready & READY_WAKE) !== 0) deadlineMs = datapath.tick(nowMs, unixMs);
+    deadlineMs = datapath.tick(nowMs, unixMs);
   }
 }

@@ -2,14 +2,14 @@
  * Where everything of the packet path lies: one arena, fixed regions, made once at start. Pages are touched when first used, so
  * room that is not needed costs nothing.
  *
- *     addresses    one record of 32 octets per peer, and some of the tunnel's own
+ *     addresses    the tunnel's address records, one per peer and some spare
  *     templates    one outer header per peer
  *     fromTun      headroom, then the packet being read from the TUN, then tailroom
  *     toUnderlay   sealed messages, back to back, until the underlay is flushed
- *     received     UDP receive slots of 64 KiB (UDP GRO fills them), with the underlay's own records behind
+ *     received     the underlay's receive slots
  *     toTun        headers of merged packets
  */
-import { UNDERLAY_ADDR_BYTES } from "../ip/underlay_addr.ts";
+import { addressRoomBytes } from "../tunnel/wireguard.ts";
 import { TEMPLATE_BYTES } from "./encapsulation.ts";
 
 export const VIRTIO_HEADER_BYTES = 10;
@@ -20,10 +20,6 @@ export const TAILROOM_BYTES = 64;
 export const MAX_PACKET_BYTES = 65535;
 /** One superpacket sealed: 65535 octets in segments of 536 would add 122 x 126; more than this is flushed first. */
 export const SEALED_SUPERPACKET_BYTES = 96 * 1024;
-export const RECEIVE_SLOT_BYTES = 64 * 1024;
-/** What a tunnel may use for addresses that belong to no peer: handshakes under way from unknown sources. */
-const SPARE_ADDRESSES = 64;
-const RECEIVE_RECORD_BYTES = 1024;
 const MERGE_HEADER_BYTES = 64 * 1024;
 
 export interface ArenaLayout {
@@ -37,28 +33,27 @@ export interface ArenaLayout {
   readonly toUnderlayAt: number;
   readonly toUnderlayEnd: number;
   readonly receivedAt: number;
-  readonly receiveSlots: number;
   readonly toTunAt: number;
   readonly toTunEnd: number;
 }
 
 /**
  * @param maxPeers     WireGuard peers that fit
- * @param receiveSlots UDP receive slots of 64 KiB
- * @param sealedBytes  room for sealed messages between two flushes
+ * @param receiveBytes what the underlay needs for its receive slots
+ * @param sealedBytes  room for sealed messages between two flushes, SEALED_SUPERPACKET_BYTES at least
  */
-export function layoutArena(maxPeers: number, receiveSlots: number, sealedBytes: number): ArenaLayout {
+export function layoutArena(maxPeers: number, receiveBytes: number, sealedBytes: number): ArenaLayout {
   let next = 0;
   const take = (bytes: number) => {
     const at = next;
     next += Math.ceil(bytes / 64) * 64;
     return at;
   };
-  const addressesAt = take((maxPeers + SPARE_ADDRESSES) * UNDERLAY_ADDR_BYTES);
+  const addressesAt = take(addressRoomBytes(maxPeers));
   const templatesAt = take(maxPeers * TEMPLATE_BYTES);
   const fromTunSlot = take(HEADROOM_BYTES + VIRTIO_HEADER_BYTES + MAX_PACKET_BYTES + TAILROOM_BYTES);
   const toUnderlayAt = take(sealedBytes);
-  const receivedAt = take(receiveSlots * (RECEIVE_SLOT_BYTES + RECEIVE_RECORD_BYTES));
+  const receivedAt = take(receiveBytes);
   const toTunAt = take(MERGE_HEADER_BYTES);
   return {
     bytes: next,
@@ -70,7 +65,6 @@ export function layoutArena(maxPeers: number, receiveSlots: number, sealedBytes:
     toUnderlayAt,
     toUnderlayEnd: toUnderlayAt + sealedBytes,
     receivedAt,
-    receiveSlots,
     toTunAt,
     toTunEnd: toTunAt + MERGE_HEADER_BYTES,
   };

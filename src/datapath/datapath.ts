@@ -2,8 +2,8 @@
  * The datapath as a whole: tables, both directions, and what the control thread asks for. It does no waiting: the loop
  * (`edge/agent/loop.ts`) tells it what is ready and what time it is.
  */
-import { readUnderlayAddr } from "../ip/underlay_addr.ts";
-import { DROP_UNDERLAY_SEND } from "../verdict.ts";
+import { FAMILY_NONE, familyOf, readUnderlayAddr } from "../ip/underlay_addr.ts";
+import { DROP_NO_SESSION, DROP_UNDERLAY_SEND } from "../verdict.ts";
 import type { DatapathCommand, DatapathEvent, DatapathSnapshot, PeerSnapshot, PutIp, PutPeer } from "./control.ts";
 import { counterOf, EGRESS } from "./counters.ts";
 import { EchoProbe } from "./echo_probe.ts";
@@ -17,8 +17,11 @@ import type { Peer } from "../tunnel/peer.ts";
 /** Packets taken from the TUN before the underlay gets its turn again: neither side may starve the other. */
 const TUN_BATCH = 32;
 const UNDERLAY_BATCHES = 4;
-/** Flow table entries looked at per tick for expiry. */
+/** Flow table entries looked at for expiry, and how often. */
+const EXPIRE_EVERY_MS = 1000;
 const EXPIRE_BUDGET = 1024;
+/** The longest control message, a handshake initiation. */
+const MAX_CONTROL_BYTES = 148;
 
 const FROM_TUN_PACKETS = counterOf("fromTunPackets");
 const FROM_TUN_BYTES = counterOf("fromTunBytes");
@@ -34,6 +37,7 @@ export class Datapath {
   readonly #staging = new Staging();
   readonly #emit: (event: DatapathEvent) => void;
   #sendErrors = 0;
+  #expireAtMs = 0;
 
   /**
    * @param emit   takes events for the control thread
@@ -113,41 +117,63 @@ export class Datapath {
     return status;
   }
 
-  /** Runs timers that are due. Returns the monotonic time of the next one, Infinity when there is none. */
+  /** Runs timers that are due; a comparison when none is. Returns the monotonic time of the next one, or Infinity. */
   tick(nowMs: number, unixMs: number): number {
     const { wireguard, conntrack } = this.node.parts;
     this.node.unixMs = unixMs;
     const next = wireguard.tick(nowMs, unixMs);
-    conntrack.expire(nowMs, EXPIRE_BUDGET);
-    this.#finish(nowMs);
+    if (nowMs >= this.#expireAtMs) {
+      this.#expireAtMs = nowMs + EXPIRE_EVERY_MS;
+      conntrack.expire(nowMs, EXPIRE_BUDGET);
+    }
+    if (wireguard.outbox.count > 0 || wireguard.abandoned.count > 0) this.#finish(nowMs);
     return next;
   }
 
   /** A picture for status and `monitor --drops`. */
-  snapshot(): DatapathSnapshot {
+  snapshot(nowMs: number): DatapathSnapshot {
     const { wireguard, conntrack, policy } = this.node.parts;
     const peers: PeerSnapshot[] = [];
-    for (const peer of wireguard.peers()) peers.push(this.#peerSnapshot(peer));
+    for (const peer of wireguard.peers()) peers.push(this.#peerSnapshot(peer, nowMs));
     return { peers, flows: conntrack.size, policyRevision: policy.revision, drops: this.node.drops.list() };
   }
 
   /** What the tunnel wants to send, what waited for a session, and everything sealed, goes out. */
   #finish(nowMs: number): void {
-    const { wireguard, underlay, counters } = this.node.parts;
-    for (let peer = wireguard.takeReadyPeer(); peer !== undefined; peer = wireguard.takeReadyPeer()) this.#sendStaged(peer, nowMs);
-    const outbox = wireguard.outbox;
-    for (let i = 0; i < outbox.count; i++) {
-      const message = outbox.messages[i]!;
-      underlay.queue(message.at, message.end, message.end - message.at, message.toAt, 0);
-      if (message.isHandshake) counters.add(HANDSHAKES_SENT, 1);
-    }
+    const { wireguard } = this.node.parts;
+    for (let peer = wireguard.ready.take(); peer !== undefined; peer = wireguard.ready.take()) this.#sendStaged(peer, nowMs);
+    for (let peer = wireguard.abandoned.take(); peer !== undefined; peer = wireguard.abandoned.take()) this.#dropStaged(peer);
+    if (wireguard.outbox.count > 0) this.#sendOutbox();
     this.#runs.flush();
-    outbox.clear();
     this.#countSendErrors();
+  }
+
+  #sendOutbox(): void {
+    const { wireguard, cipher, counters, arena } = this.node.parts;
+    const outbox = wireguard.outbox;
+    const runs = this.#runs;
+    for (let i = 0; i < outbox.count; i++) {
+      const message = outbox.at(i);
+      runs.reserve(MAX_CONTROL_BYTES);
+      const end = wireguard.writeOutgoing(message, cipher, runs.at);
+      if (end === runs.at || familyOf(arena, message.toAt) === FAMILY_NONE) continue;
+      runs.add(end, message.toAt, 0);
+      if (message.session === undefined) counters.add(HANDSHAKES_SENT, 1);
+    }
+    runs.flush(); // before the outbox goes: it lends the address records
+    outbox.clear();
+  }
+
+  /** The peer could not be reached: what waited for it goes. */
+  #dropStaged(peer: Peer): void {
+    peer.stagedCount = 0;
+    const dropped = this.#staging.take(peer.slot).length;
+    for (let i = 0; i < dropped; i++) this.node.drop(EGRESS, DROP_NO_SESSION, undefined, 0);
   }
 
   #sendStaged(peer: Peer, nowMs: number): void {
     const { arena, layout } = this.node.parts;
+    peer.stagedCount = 0;
     for (const packet of this.#staging.take(peer.slot)) {
       arena.set(packet, layout.fromTunAt);
       this.#egress.run(layout.fromTunAt, layout.fromTunAt + packet.length, nowMs);
@@ -161,20 +187,16 @@ export class Datapath {
   }
 
   #putPeer(command: PutPeer, nowMs: number): void {
-    const { underlay } = command;
-    const peer = this.node.parts.wireguard.putPeer({
-      name: command.name,
-      publicKey: command.publicKey,
-      keepaliveSeconds: command.keepaliveSeconds,
-      allowedIps: [{ address: underlay, length: underlay.length * 8 }],
-      ...(command.presharedKey && { presharedKey: command.presharedKey }),
-      ...(command.endpoint && { endpoint: command.endpoint }),
-    }, nowMs);
-    if (peer === undefined) {
-      this.#emit({ op: "log", level: "error", event: "peer table full", fields: { peer: command.name } });
-      return;
+    const { name, publicKey, presharedKey, endpoint, keepaliveSeconds, underlay } = command;
+    const allowedIps = [{ address: underlay, length: underlay.length * 8 }];
+    try {
+      const spec = { name, publicKey, presharedKey, endpoint, keepaliveSeconds, allowedIps };
+      const peer = this.node.parts.wireguard.putPeer(spec, nowMs);
+      this.node.putEnvelope(peer.slot, underlay);
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+      this.#emit({ op: "log", level: "error", event: "peer refused", fields: { peer: name, reason: error.message } });
     }
-    this.node.putEnvelope(peer.slot, underlay);
   }
 
   #removePeer(publicKey: Uint8Array): void {
@@ -191,7 +213,7 @@ export class Datapath {
     this.node.parts.ipcache.put(command.prefix, command.identity, peer ? peer.slot : -1);
   }
 
-  #peerSnapshot(peer: Peer): PeerSnapshot {
+  #peerSnapshot(peer: Peer, nowMs: number): PeerSnapshot {
     const endpoint = readUnderlayAddr(this.node.parts.arena, peer.endpointAt);
     return {
       name: peer.name,
@@ -199,7 +221,7 @@ export class Datapath {
       lastHandshakeUnixMs: peer.lastHandshakeUnixMs,
       rxBytes: peer.rxBytes,
       txBytes: peer.txBytes,
-      hasSession: peer.hasSession,
+      hasSession: this.node.parts.wireguard.hasSession(peer, nowMs),
       ...(endpoint && { endpoint }),
     };
   }

@@ -14,12 +14,14 @@
  * Hot file (bench: `scripts/bench/throughput`, `scripts/bench/micro.ts`).
  */
 import { readI32, readU16 } from "../bytes/integers.ts";
+import { FAMILY_NONE, familyOf } from "../ip/underlay_addr.ts";
 import { Splitter } from "../offload/split.ts";
 import type { Peer } from "../tunnel/peer.ts";
 import type { Session } from "../tunnel/session.ts";
 import {
   DROP_INVALID_SOURCE_IP,
   DROP_NO_TUNNEL_ENDPOINT,
+  DROP_NO_UNDERLAY_ADDRESS,
   DROP_STAGED_OVERFLOW,
   DROP_UNROUTABLE,
   FORWARD,
@@ -35,7 +37,6 @@ import type { SealedRuns } from "./sealed_run.ts";
 import type { Staging } from "./staging.ts";
 
 const WIREGUARD_HEADER_BYTES = 16;
-const WIREGUARD_TAG_BYTES = 16;
 const PADDING_MULTIPLE = 16;
 const TO_UNDERLAY_DATAGRAMS = counterOf("toUnderlayDatagrams");
 const TO_UNDERLAY_BYTES = counterOf("toUnderlayBytes");
@@ -87,10 +88,10 @@ export class Egress {
     if (admitted !== FORWARD) return admitted;
 
     const slot = this.#peerSlot;
-    const peer = slot < 0 ? undefined : this.#node.peerBySlot(slot);
+    const peer = slot < 0 ? undefined : this.#node.parts.wireguard.peerAt(slot);
     if (peer === undefined || this.#node.envelopeBytesOf(slot) === 0) return DROP_NO_TUNNEL_ENDPOINT;
     const session = this.#node.parts.wireguard.sealing(peer, nowMs); // 5
-    if (session === undefined) return this.#stage(slot, at, end);
+    if (session === undefined) return this.#stage(peer, at, end);
     return this.#sealSegments(peer, session, at, end, nowMs); // 6, 7, 8
   }
 
@@ -105,9 +106,14 @@ export class Egress {
     return FORWARD;
   }
 
-  #stage(slot: number, at: number, end: number): Verdict {
-    this.#node.parts.counters.add(STAGED_PACKETS, 1);
-    return this.#staging.add(slot, this.#node.parts.arena, at, end) ? FORWARD : DROP_STAGED_OVERFLOW;
+  /** A peer that nobody can find is not waited for. */
+  #stage(peer: Peer, at: number, end: number): Verdict {
+    const { arena, counters } = this.#node.parts;
+    if (familyOf(arena, peer.endpointAt) === FAMILY_NONE) return DROP_NO_UNDERLAY_ADDRESS;
+    if (!this.#staging.add(peer.slot, arena, at, end)) return DROP_STAGED_OVERFLOW;
+    peer.stagedCount = this.#staging.countOf(peer.slot);
+    counters.add(STAGED_PACKETS, 1);
+    return FORWARD;
   }
 
   #sealSegments(peer: Peer, session: Session, at: number, end: number, nowMs: number): Verdict {
@@ -163,6 +169,3 @@ export class Egress {
     return (mixed ^ (mixed >>> 14)) & 0x3fff;
   }
 }
-
-/** Octets that sealing adds to a plaintext. */
-export const SEALING_BYTES = WIREGUARD_HEADER_BYTES + WIREGUARD_TAG_BYTES;

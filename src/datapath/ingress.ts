@@ -105,7 +105,7 @@ export class Ingress {
     const opened = wireguard.open(cipher, arena, at, end, run.fromAt, nowMs); // 1
     if (opened !== FORWARD) return opened;
     if (wireguard.openedEnd === wireguard.openedAt) return FORWARD; // keepalive
-    return this.#inner(wireguard.openedAt, wireguard.openedEnd, wireguard.openedSlot, run.ecn, nowMs);
+    return this.#inner(wireguard.openedAt, wireguard.openedEnd, wireguard.openedPeer!.slot, run.ecn, nowMs);
   }
 
   #inner(at: number, end: number, peerSlot: number, outerEcn: number, nowMs: number): Verdict {

@@ -9,7 +9,6 @@ import type { IpAddress } from "../ip/address.ts";
 import type { IpCache } from "../ipcache/ipcache.ts";
 import type { PolicyTable } from "../policy/table.ts";
 import type { PacketCipher, Tun, Underlay } from "../ports.ts";
-import type { Peer } from "../tunnel/peer.ts";
 import type { WireGuard } from "../tunnel/wireguard.ts";
 import type { Verdict } from "../verdict.ts";
 import type { PacketInfo } from "../wire/packet.ts";
@@ -147,9 +146,5 @@ export class Node {
   drop(direction: Direction, verdict: Verdict, packet: PacketInfo | undefined, identity: number): void {
     this.parts.counters.addDrop(direction, verdict);
     this.drops.add(this.unixMs, direction, verdict, this.parts.arena, packet, identity);
-  }
-
-  peerBySlot(slot: number): Peer | undefined {
-    return this.parts.wireguard.peerBySlot(slot);
   }
 }

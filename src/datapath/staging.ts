@@ -37,6 +37,10 @@ export class Staging {
     return queue;
   }
 
+  countOf(peerSlot: number): number {
+    return this.#byPeer.get(peerSlot)?.length ?? 0;
+  }
+
   /** Octets held for all peers. */
   get bytes(): number {
     return this.#bytes;
