@@ -50,8 +50,8 @@ export class Agent {
   readonly command: readonly string[];
   readonly stateDir: string;
   readonly socket: string;
-  process: Running | undefined;
-  private starts = 0;
+  /** all that were started here, oldest first */
+  readonly processes: Running[] = [];
 
   constructor(lab: Lab, name: string, form: Form = formUnderTest()) {
     this.lab = lab;
@@ -95,11 +95,15 @@ export class Agent {
 
   /** Starts a command that stays: `["run"]`, `["hub", "run", ...]`, `["join", token]`. */
   start(args: readonly string[], env: Readonly<Record<string, string>> = {}): Running {
-    this.starts++;
-    this.process = this.lab.start(this.node.name, `${this.node.name}-${this.starts}`, [...this.command, ...args], {
-      env: { ...this.env, ...env },
-    });
-    return this.process;
+    const name = `${this.node.name}-${this.processes.length + 1}`;
+    const running = this.lab.start(this.node.name, name, [...this.command, ...args], { env: { ...this.env, ...env } });
+    this.processes.push(running);
+    return running;
+  }
+
+  /** The one that was started last. */
+  get process(): Running | undefined {
+    return this.processes.at(-1);
   }
 
   /** GET on the node's own loopback, by default the health and metrics port. */

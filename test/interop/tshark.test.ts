@@ -5,7 +5,7 @@
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Lab, until } from "../../scripts/lab/lab.ts";
-import { type End, makeEnd, PYTHON, reaches, startFromMesh } from "./peers.ts";
+import { type End, makeEnd, PYTHON, reaches, startFromMesh } from "../../scripts/lab/peers.ts";
 
 /** One frame of the capture; a name that occurs on several layers has several values, outermost first. */
 interface Frame {

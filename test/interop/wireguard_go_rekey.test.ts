@@ -4,7 +4,7 @@
  */
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { Lab } from "../../scripts/lab/lab.ts";
-import { answered, makeEnd, makePsk, reaches, startFromMesh, WireguardGo } from "./peers.ts";
+import { answered, makeEnd, makePsk, reaches, startFromMesh, WireguardGo } from "../../scripts/lab/peers.ts";
 
 let lab: Lab;
 beforeAll(async () => {

@@ -1,5 +1,5 @@
 /**
- * The two sides of an interop test: edgemesh from a mesh file, and a node made of Debian's wireguard-go with the Geneve
+ * The two sides of an interop test or a benchmark: edgemesh from a mesh file, and a node made of Debian's wireguard-go with the Geneve
  * endpoint of `geneve_endpoint.py` behind it.
  *
  *   10.9.0.1  edgemesh0 [edgemesh] UDP 51871 ===== WireGuard ===== wireguard-go [wgN 172.31.0.2] UDP 6081 geneve_endpoint.py 10.9.0.2
@@ -8,8 +8,8 @@
  */
 import { chmodSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { Agent } from "../../scripts/lab/program.ts";
-import { type Lab, type LabNode, type Running, until } from "../../scripts/lab/lab.ts";
+import { Agent } from "./program.ts";
+import { type Lab, type LabNode, type Running, until } from "./lab.ts";
 
 /** One end: everything that the other end must be told. */
 export interface End {
