@@ -28,7 +28,7 @@ export class FailureLimiter {
       ? this.#burst
       : Math.min(this.#burst, known.left + (nowMs - known.atMs) / this.#refillMs);
     this.#sources.delete(source);
-    this.#sources.set(source, { left: Math.max(0, refilled - 1), atMs: nowMs });
+    this.#sources.set(source, { left: refilled >= 1 ? refilled - 1 : refilled, atMs: nowMs });
     if (this.#sources.size > MAX_SOURCES) this.#sources.delete(this.#sources.keys().next().value!);
     return refilled >= 1;
   }

@@ -55,6 +55,8 @@ export interface JoinOptions {
   readonly log?: Log;
   /** default: the system clock, not before the token was issued */
   readonly clock?: TrustedClock;
+  /** first pause between tries, milliseconds; for tests */
+  readonly firstPauseMs?: number;
 }
 
 /** What a device knows after it has joined, or while it waits for approval (`answer.status`). */
@@ -80,7 +82,7 @@ export async function joinHub(text: string, options: JoinOptions): Promise<JoinO
   const device = makeSigner(options.deviceSecretKey);
   const clock = options.clock ?? new TrustedClock([token.issuedAt]);
   const deadline = options.timeoutMs === undefined ? Infinity : performance.now() + options.timeoutMs;
-  const backoff = new Backoff({ firstMs: FIRST_PAUSE_MS, capMs: LONGEST_PAUSE_MS });
+  const backoff = new Backoff({ firstMs: options.firstPauseMs ?? FIRST_PAUSE_MS, capMs: LONGEST_PAUSE_MS });
   for (;;) {
     const outcome = await tryEndpoints(token, device, clock, options, deadline);
     if ("joined" in outcome) return outcome.joined;
