@@ -5,13 +5,16 @@
  * only in a network namespace of their own, so that nothing of the machine is touched: start the whole test process in one with
  * `unshare -n` (root) or `unshare -Urn` (anybody).
  */
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { hasFfi } from "../../ffi/runtime/index.ts";
 
 const versions = process.versions as Readonly<Record<string, string | undefined>>;
 
 /** The runtime, for the name of a suite: the same tests are reported once for each. */
 export const runtimeName: string = versions["bun"] ? "Bun" : versions["deno"] ? "Deno" : "Node";
+
+/** Whether the kernel has IPv6. */
+export const hasIpv6: boolean = existsSync("/proc/net/if_inet6");
 
 /** Empty when C can be called; else the reason, for the name of a skipped test. */
 export const noFfi: string = hasFfi ? "" : " (skipped: Node has no FFI; run on Bun and on Deno)";

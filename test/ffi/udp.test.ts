@@ -1,0 +1,283 @@
+/**
+ * The underlay against itself: it sends to its own port over loopback, inside a network namespace of its own.
+ */
+import { afterEach, beforeAll, describe, expect, it } from "vitest";
+import { SO_RCVBUF, SOL_SOCKET } from "../../ffi/constants.ts";
+import { EAFNOSUPPORT, EINVAL, EMSGSIZE, ENETUNREACH } from "../../ffi/errno.ts";
+import { openNetlink } from "../../ffi/netlink.ts";
+import { READY_UNDERLAY, Waiter } from "../../ffi/poll.ts";
+import { setIntOption } from "../../ffi/socket_option.ts";
+import { makeArena } from "../../ffi/sodium.ts";
+import { openUnderlay, receiveBytes, type UdpUnderlay, type UnderlayOptions } from "../../ffi/udp.ts";
+import { parseAddress } from "../../src/ip/address.ts";
+import { equalUnderlayAddr, UNDERLAY_ADDR_BYTES, writeUnderlayAddr } from "../../src/ip/underlay_addr.ts";
+import { hasIpv6, noNetwork, runtimeName } from "./harness.ts";
+
+const SLOTS = 8;
+const SEND_AT = 1024;
+const RECEIVE_AT = 1 << 18;
+const SO_NO_CHECK = 11;
+
+interface Taken {
+  readonly datagrams: string[];
+  readonly runs: { bytes: number; segmentBytes: number; ecn: number; isTruncated: boolean; from: Uint8Array }[];
+}
+
+describe.skipIf(noNetwork)(`underlay on ${runtimeName}${noNetwork}`, () => {
+  const open: { close(): void }[] = [];
+  let arena: Uint8Array;
+  beforeAll(() => setLoopback(65536));
+  afterEach(() => {
+    for (const each of open.splice(0)) each.close();
+  });
+
+  function setLoopback(mtu: number): void {
+    const links = openNetlink();
+    links.setLinkUp(links.findLink("lo")!.index, mtu);
+    links.close();
+  }
+
+  function underlay(options: Partial<UnderlayOptions> = {}): UdpUnderlay {
+    arena = makeArena(RECEIVE_AT + receiveBytes(SLOTS));
+    for (let i = SEND_AT; i < RECEIVE_AT; i++) arena[i] = (i * 31) >>> 3;
+    const made = openUnderlay({
+      port: 0,
+      arena,
+      receiveAt: RECEIVE_AT,
+      slots: SLOTS,
+      bufferBytes: 4 << 20,
+      segmentation: true,
+      ...options,
+    });
+    open.push(made);
+    return made;
+  }
+
+  function writeTo(at: number, address: string, port: number): number {
+    writeUnderlayAddr(arena, at, { address: parseAddress(address)!, port, scope: 0 });
+    return at;
+  }
+
+  /** Receives until nothing has come for a while, or `count` datagrams are there. */
+  function take(socket: UdpUnderlay, count: number): Taken {
+    const waiter = new Waiter({ underlayFds: socket.fds });
+    open.push(waiter);
+    const taken: Taken = { datagrams: [], runs: [] };
+    while (taken.datagrams.length < count && waiter.wait(1000) === READY_UNDERLAY) {
+      const received = socket.receive();
+      expect(received).toBeGreaterThanOrEqual(0);
+      for (const run of socket.received.slice(0, received)) {
+        const from = arena.slice(run.fromAt, run.fromAt + UNDERLAY_ADDR_BYTES);
+        const { segmentBytes, ecn, isTruncated } = run;
+        taken.runs.push({ bytes: run.end - run.at, segmentBytes, ecn, isTruncated, from });
+        for (let at = run.at; at < run.end; at += segmentBytes) {
+          taken.datagrams.push(textOf(at, Math.min(run.end, at + segmentBytes)));
+        }
+      }
+    }
+    return taken;
+  }
+
+  function textOf(at: number, end: number): string {
+    return Array.from(arena.subarray(at, end), (octet) => String.fromCharCode(octet)).join("");
+  }
+
+  /** The datagrams that a run of `[at, end)` is. */
+  function cut(at: number, end: number, segmentBytes: number): string[] {
+    const pieces: string[] = [];
+    for (let from = at; from < end; from += segmentBytes) pieces.push(textOf(from, Math.min(end, from + segmentBytes)));
+    return pieces;
+  }
+
+  const families = [["IPv4", "127.0.0.1"], ...(hasIpv6 ? [["IPv6", "::1"]] : [])] as [string, string][];
+
+  it.each(families)("a run of 40 datagrams over %s comes as one, with its address and ECN", (_, address) => {
+    const socket = underlay();
+    expect(socket.facts).toMatchObject({ udpSegment: "on", udpGro: "on", ipv6: hasIpv6 });
+    expect(socket.maxSegments).toBeGreaterThan(40);
+    const toAt = writeTo(0, address, socket.port);
+    const end = SEND_AT + 39 * 1400 + 700;
+    socket.queue(SEND_AT, end, 1400, toAt, 2);
+    expect(socket.receive()).toBe(0);
+    socket.flush();
+    const taken = take(socket, 40);
+    expect(taken.datagrams).toEqual(cut(SEND_AT, end, 1400));
+    expect(taken.runs).toHaveLength(1);
+    expect(taken.runs[0]).toMatchObject({ bytes: end - SEND_AT, segmentBytes: 1400, ecn: 2, isTruncated: false });
+    // the source is the record that a send to it would use, unused octets included
+    expect(equalUnderlayAddr(taken.runs[0]!.from, 0, arena, toAt)).toBe(true);
+    expect(socket.sendErrorCount).toBe(0);
+  });
+
+  it.each(families)("single datagrams over %s keep their sizes and ECN bits, an empty one too", (_, address) => {
+    const socket = underlay();
+    const toAt = writeTo(0, address, socket.port);
+    const sizes = [1, 32, 148, 1400, 9000, 65507, 0];
+    sizes.forEach((bytes, i) => socket.queue(SEND_AT, SEND_AT + bytes, bytes, toAt, i & 3));
+    socket.flush();
+    const waiter = new Waiter({ underlayFds: socket.fds });
+    open.push(waiter);
+    const seen: [number, number][] = [];
+    while (seen.length < sizes.length && waiter.wait(1000) === READY_UNDERLAY) {
+      for (const run of socket.received.slice(0, socket.receive())) seen.push([run.end - run.at, run.ecn]);
+    }
+    expect(seen).toEqual(sizes.map((bytes, i) => [bytes, i & 3]));
+  });
+
+  it("a run is cut where the kernel's limits are: 64 datagrams, 65507 octets", () => {
+    const socket = underlay();
+    const toAt = writeTo(0, "127.0.0.1", socket.port);
+    socket.queue(SEND_AT, SEND_AT + 200 * 100, 100, toAt, 0);
+    socket.queue(SEND_AT, SEND_AT + 100_000, 1400, toAt, 1);
+    socket.flush();
+    const taken = take(socket, 200 + 72);
+    expect(taken.datagrams).toEqual([
+      ...cut(SEND_AT, SEND_AT + 20_000, 100),
+      ...cut(SEND_AT, SEND_AT + 100_000, 1400),
+    ]);
+    expect(socket.sendErrorCount).toBe(0);
+  });
+
+  it("with segmentation and merging off every datagram goes and comes alone", () => {
+    const socket = underlay({ segmentation: false });
+    expect(socket.facts).toMatchObject({ udpSegment: "off, by configuration", udpGro: "off, by configuration" });
+    expect(socket.hasSegmentation).toBe(false);
+    expect(socket.maxSegments).toBe(1);
+    const toAt = writeTo(0, "127.0.0.1", socket.port);
+    socket.queue(SEND_AT, SEND_AT + 20 * 500, 500, toAt, 0);
+    socket.flush();
+    const taken = take(socket, 20);
+    expect(taken.runs).toHaveLength(20);
+    expect(taken.datagrams).toEqual(cut(SEND_AT, SEND_AT + 20 * 500, 500));
+  });
+
+  it("the queue flushes itself when it is full, and keeps the order", () => {
+    const socket = underlay();
+    const toAt = writeTo(0, "127.0.0.1", socket.port);
+    for (let i = 0; i < 150; i++) socket.queue(SEND_AT + i, SEND_AT + i + 8, 8, toAt, 0);
+    const taken = take(socket, 128); // two queues full
+    expect(taken.datagrams).toHaveLength(128);
+    socket.flush();
+    taken.datagrams.push(...take(socket, 22).datagrams);
+    expect(taken.datagrams).toEqual(Array.from({ length: 150 }, (_, i) => textOf(SEND_AT + i, SEND_AT + i + 8)));
+  });
+
+  it("both families are received in one call, and neither starves the other", { skip: !hasIpv6 }, () => {
+    const socket = underlay();
+    const v4 = writeTo(0, "127.0.0.1", socket.port);
+    const v6 = writeTo(32, "::1", socket.port);
+    for (let i = 0; i < 3 * SLOTS; i++) socket.queue(SEND_AT + i, SEND_AT + i + 1, 1, v4, 0);
+    socket.queue(SEND_AT, SEND_AT + 2, 2, v6, 0);
+    socket.flush();
+    const families: number[] = [];
+    for (let calls = 0; calls < 2; calls++) {
+      for (const run of socket.received.slice(0, socket.receive())) families.push(arena[run.fromAt]!);
+    }
+    expect(families).toContain(10);
+    expect(families.filter((family) => family === 2).length).toBeGreaterThanOrEqual(SLOTS);
+  });
+
+  it("what cannot be sent is counted by errno, and does not stop what comes after", () => {
+    const socket = underlay();
+    const good = writeTo(0, "127.0.0.1", socket.port);
+    const nowhere = writeTo(32, "192.0.2.1", 9);
+    arena.fill(0, 64, 96); // no address at all
+    socket.queue(SEND_AT, SEND_AT + 1, 1, good, 0);
+    socket.queue(SEND_AT, SEND_AT + 2, 2, nowhere, 0);
+    socket.queue(SEND_AT, SEND_AT + 10 * 300, 300, nowhere, 0);
+    socket.queue(SEND_AT, SEND_AT + 3, 3, 64, 0);
+    socket.queue(SEND_AT, SEND_AT + 65508, 65508, good, 0); // one more than fits
+    socket.queue(SEND_AT, SEND_AT + 4, 4, good, 0);
+    socket.flush();
+    expect(take(socket, 2).datagrams).toEqual([textOf(SEND_AT, SEND_AT + 1), textOf(SEND_AT, SEND_AT + 4)]);
+    expect([...socket.sendErrors].sort()).toEqual([[ENETUNREACH, 11], [EMSGSIZE, 1], [EAFNOSUPPORT, 1]].sort());
+    expect(socket.sendErrorCount).toBe(13);
+  });
+
+  it("a run that the kernel refuses as such is sent one by one, each once, and runs are off from then on", () => {
+    const socket = underlay();
+    // without transmit checksums, runs get EINVAL
+    expect(setIntOption(socket.fds[0]!, SOL_SOCKET, SO_NO_CHECK, 1)).toBe(0);
+    const toAt = writeTo(0, "127.0.0.1", socket.port);
+    socket.queue(SEND_AT, SEND_AT + 5, 5, toAt, 0);
+    socket.queue(SEND_AT, SEND_AT + 950, 100, toAt, 3);
+    socket.queue(SEND_AT, SEND_AT + 1000, 200, toAt, 0);
+    socket.queue(SEND_AT, SEND_AT + 6, 6, toAt, 0);
+    socket.flush();
+    const expected = [
+      textOf(SEND_AT, SEND_AT + 5),
+      ...cut(SEND_AT, SEND_AT + 950, 100),
+      ...cut(SEND_AT, SEND_AT + 1000, 200),
+      textOf(SEND_AT, SEND_AT + 6),
+    ];
+    const taken = take(socket, expected.length);
+    expect(taken.datagrams).toEqual(expected);
+    expect(taken.runs[1]!.ecn).toBe(3);
+    expect(socket.sendErrorCount).toBe(0);
+    expect(socket.facts.udpSegment).toMatch(hasIpv6 ? /^on for IPv6; off for IPv4, .*EINVAL/ : /^off, .*EINVAL/);
+
+    socket.queue(SEND_AT, SEND_AT + 950, 100, toAt, 0);
+    socket.flush();
+    expect(take(socket, 10).datagrams).toEqual(cut(SEND_AT, SEND_AT + 950, 100));
+    expect(socket.sendErrors.get(EINVAL)).toBeUndefined();
+  });
+
+  it.each(families)("a run above the route's MTU over %s is sent one by one, in fragments", (_, address) => {
+    const socket = underlay();
+    setLoopback(1280);
+    try {
+      const toAt = writeTo(0, address, socket.port);
+      socket.queue(SEND_AT, SEND_AT + 3 * 1400, 1400, toAt, 0);
+      socket.flush();
+      expect(take(socket, 3).datagrams).toEqual(cut(SEND_AT, SEND_AT + 3 * 1400, 1400));
+      expect(socket.facts.udpSegment).toBe("on");
+      expect(socket.sendErrorCount).toBe(0);
+    } finally {
+      setLoopback(65536);
+    }
+  });
+
+  it("has one port in both families, and a port that is taken is EDGE_UDP_IN_USE", () => {
+    const socket = underlay();
+    expect(socket.port).toBeGreaterThan(0);
+    expect(socket.fds).toHaveLength(hasIpv6 ? 2 : 1);
+    expect(() => underlay({ port: socket.port })).toThrow(
+      expect.objectContaining({
+        code: "EDGE_UDP_IN_USE",
+        message: expect.stringContaining(`Cannot open UDP port ${socket.port}: another process has it`),
+      }),
+    );
+    const port = socket.port;
+    socket.close();
+    open.splice(0);
+    expect(underlay({ port }).port).toBe(port);
+  });
+
+  it("gets buffers of at least the system's default, marks its packets, and refuses what is out of range", () => {
+    const socket = underlay({ mark: 0xe4, bufferBytes: 1 << 20 });
+    expect(socket.facts.receiveBufferBytes).toBeGreaterThanOrEqual(1 << 17);
+    expect(socket.facts.sendBufferBytes).toBeGreaterThanOrEqual(1 << 17);
+    expect(setIntOption(socket.fds[0]!, SOL_SOCKET, SO_RCVBUF, 1 << 16)).toBe(0);
+    expect(() => socket.queue(0, arena.length + 1, 1400, 0, 0)).toThrow(RangeError);
+    expect(() => socket.queue(0, 10, 0, 0, 0)).toThrow(RangeError);
+    expect(() => socket.queue(0, 10, 10, arena.length - 31, 0)).toThrow(RangeError);
+    expect(() => underlay({ port: 65536 })).toThrow(RangeError);
+    expect(() => underlay({ receiveAt: RECEIVE_AT + 8 })).toThrow(RangeError);
+    expect(() => underlay({ receiveAt: 4 })).toThrow(RangeError);
+    expect(() => underlay({ slots: 0 })).toThrow(RangeError);
+  });
+
+  it("a peer that answers with ICMP port unreachable does not disturb sends to others", () => {
+    const socket = underlay();
+    const dead = writeTo(0, "127.0.0.1", 9);
+    const live = writeTo(32, "127.0.0.1", socket.port);
+    for (let i = 0; i < 20; i++) {
+      socket.queue(SEND_AT + i, SEND_AT + i + 4, 4, dead, 0);
+      socket.queue(SEND_AT + i, SEND_AT + i + 4, 4, live, 0);
+      socket.flush();
+    }
+    expect(take(socket, 20).datagrams).toHaveLength(20);
+    expect(socket.receive()).toBe(0);
+    expect(socket.sendErrorCount).toBe(0);
+  });
+});
