@@ -5,7 +5,16 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { Lab, until } from "../../scripts/lab/lab.ts";
 import type { Agent } from "../../scripts/lab/program.ts";
-import { answered, type End, makeEnd, makePsk, PYTHON, reaches, startFromMesh, WireguardGo } from "../../scripts/lab/peers.ts";
+import {
+  answered,
+  type End,
+  makeEnd,
+  makePsk,
+  PYTHON,
+  reaches,
+  startFromMesh,
+  WireguardGo,
+} from "../../scripts/lab/peers.ts";
 
 let lab: Lab;
 let ours: End;
