@@ -71,6 +71,14 @@ export const ERROR_CODES = {
   EDGE_DATAPATH_FAILED: { exit: EXIT_FAILED, fix: 'Look at the log; "edgemesh bugreport" collects what helps.' },
   EDGE_DATAPATH_CRASHED: { exit: EXIT_FAILED, fix: 'Please report it with the output of "edgemesh bugreport".' },
   EDGE_DATAPATH_STOPPED: { exit: EXIT_FAILED, fix: 'The agent starts it again by itself; see "edgemesh status".' },
+  EDGE_TUN_FAILED: { exit: EXIT_FAILED, fix: "Look at \"ip link\" and at the kernel's log." },
+  EDGE_UDP_IN_USE: { exit: EXIT_FAILED, fix: "Choose another port with --wireguard-port, or stop the program that holds it." },
+  EDGE_UDP_DENIED: { exit: EXIT_PRIVILEGE, fix: "Run as root or give the service CAP_NET_ADMIN." },
+  EDGE_UDP_FAILED: { exit: EXIT_FAILED, fix: "Look at the machine's network and at the kernel's log." },
+  EDGE_NETLINK_DENIED: { exit: EXIT_PRIVILEGE, fix: "Run as root or give the service CAP_NET_ADMIN." },
+  EDGE_NETLINK_CONFLICT: { exit: EXIT_FAILED, fix: "Remove the address or route that is in the way." },
+  EDGE_NETLINK_FAILED: { exit: EXIT_FAILED, fix: "Look at \"ip address\" and \"ip route\"." },
+  EDGE_SODIUM: { exit: EXIT_PRIVILEGE, fix: "Reinstall edgemesh: its cryptographic library is missing or damaged." },
   EDGE_NETWORK_DENIED: { exit: EXIT_PRIVILEGE, fix: "Run as root or give the service CAP_NET_ADMIN." },
   EDGE_NETWORK_FAILED: {
     exit: EXIT_FAILED,
@@ -122,6 +130,14 @@ export class EdgeError extends Error {
     this.fix = options.fix ?? facts.fix;
     this.exitCode = facts.exit;
   }
+}
+
+/** The same failure as an `EdgeError`; what carries no code of ours is `undefined`: a bug, or a matter of the runtime. */
+export function asEdgeError(thrown: unknown): EdgeError | undefined {
+  if (thrown instanceof EdgeError) return thrown;
+  const code = errnoOf(thrown);
+  if (!Object.hasOwn(ERROR_CODES, code)) return undefined;
+  return new EdgeError(code as EdgeErrorCode, messageOf(thrown), { cause: thrown });
 }
 
 /** The text of anything that was thrown, without a stack. */
