@@ -66,7 +66,11 @@ export async function startFromMesh(
   lab: Lab,
   self: End,
   peers: readonly MeshPeer[],
-  options: { readonly flags?: readonly string[]; readonly policies?: readonly string[] } = {},
+  options: {
+    readonly flags?: readonly string[];
+    readonly policies?: readonly string[];
+    readonly env?: Readonly<Record<string, string>>;
+  } = {},
 ): Promise<Agent> {
   const agent = new Agent(lab, self.name);
   const { dir } = agent.node;
@@ -102,7 +106,7 @@ export async function startFromMesh(
   }
   if (options.policies && options.policies.length > 0) lines.push(`policies: [${options.policies.join(", ")}]`);
   writeFileSync(join(dir, "mesh.yaml"), `${lines.join("\n")}\n`);
-  const running = agent.start(["run", "--mesh", join(dir, "mesh.yaml"), ...(options.flags ?? [])]);
+  const running = agent.start(["run", "--mesh", join(dir, "mesh.yaml"), ...(options.flags ?? [])], options.env);
   await until(
     "edgemesh has its addresses",
     async () => {
