@@ -29,10 +29,10 @@ const SIGNATURES = {
   sendmsg: { args: ["i32", "ptr", "i32"], result: "i32" },
   recvmsg: { args: ["i32", "ptr", "i32"], result: "i32" },
   sendmmsg: { args: ["i32", "ptr", "u32", "i32"], result: "i32" },
-  recvmmsg: { args: ["i32", "ptr", "u32", "i32", "ptr"], result: "i32" },
+  recvmmsg: { args: ["i32", "ptr", "u32", "i32", "null"], result: "i32" },
   eventfd: { args: ["u32", "i32"], result: "i32" },
   memfd_create: { args: ["ptr", "u32"], result: "i32" },
-  prctl: { args: ["i32", "size", "size", "size", "size"], result: "i32" },
+  prctl: { args: ["i32", "size", "null", "null", "null"], result: "i32" },
   clock_gettime: { args: ["i32", "ptr"], result: "i32" },
 } as const;
 

@@ -14,8 +14,14 @@ import type { Symbols } from "./runtime/types.ts";
 
 export { makeArena } from "./memory.ts";
 
+// (to, no length wanted, from, bytes, associated, its bytes, no secret nonce, nonce, key)
 const SEAL = {
-  args: ["ptr", "ptr", "ptr", "size", "ptr", "size", "ptr", "ptr", "ptr"],
+  args: ["ptr", "null", "ptr", "size", "ptr", "size", "null", "ptr", "ptr"],
+  result: "i32",
+} as const;
+// (to, no length wanted, no secret nonce, from, bytes, associated, its bytes, nonce, key)
+const OPEN = {
+  args: ["ptr", "null", "null", "ptr", "size", "ptr", "size", "ptr", "ptr"],
   result: "i32",
 } as const;
 const SIZE = { args: [], result: "size" } as const;
@@ -28,9 +34,9 @@ const SIGNATURES = {
   crypto_scalarmult: { args: ["ptr", "ptr", "ptr"], result: "i32" },
   crypto_scalarmult_base: { args: ["ptr", "ptr"], result: "i32" },
   crypto_aead_chacha20poly1305_ietf_encrypt: SEAL,
-  crypto_aead_chacha20poly1305_ietf_decrypt: SEAL,
+  crypto_aead_chacha20poly1305_ietf_decrypt: OPEN,
   crypto_aead_xchacha20poly1305_ietf_encrypt: SEAL,
-  crypto_aead_xchacha20poly1305_ietf_decrypt: SEAL,
+  crypto_aead_xchacha20poly1305_ietf_decrypt: OPEN,
   crypto_sign_ed25519_detached: { args: ["ptr", "ptr", "ptr", "size", "ptr"], result: "i32" },
   crypto_sign_ed25519_verify_detached: { args: ["ptr", "ptr", "size", "ptr"], result: "i32" },
   crypto_sign_ed25519_seed_keypair: { args: ["ptr", "ptr", "ptr"], result: "i32" },

@@ -22,6 +22,7 @@ const TYPES: Readonly<Record<CType | "void", string>> = {
   u32: "u32",
   size: "u64_fast",
   ptr: "ptr",
+  null: "ptr",
   void: "void",
 };
 

@@ -29,6 +29,7 @@ const TYPES: Readonly<Record<CType | "void", string>> = {
   u32: "u32",
   size: "u64",
   ptr: "u64",
+  null: "u64",
   void: "void",
 };
 
@@ -38,17 +39,31 @@ function to64(value: number): bigint {
   return BigInt.asUintN(64, high + BigInt(value >>> 0));
 }
 
+/** A size, likewise. */
+function size64(value: number): bigint {
+  return BigInt.asUintN(64, BigInt(value | 0));
+}
+
+const PASSED: Readonly<Record<CType, (name: string) => string>> = {
+  i32: (name) => name,
+  u32: (name) => name,
+  size: (name) => `size64(${name})`,
+  ptr: (name) => `to64(${name})`,
+  null: () => "0n",
+};
+
 /**
  * Wraps one function so that it takes and gives numbers. The text is compiled for each function apart: wrappers made from one
- * closure would share their call site, and V8 makes a direct call to C only where the site knows a single target.
+ * closure would share their call site, and V8 makes a direct call to C only where the site knows a single target. Short, so
+ * that V8 puts them into their callers: else the addresses, which are doubles, go through the heap.
  */
 function wrap(symbol: (...args: never[]) => unknown, signature: Signature): unknown {
   const names = signature.args.map((_, i) => `a${i}`);
-  const passed = signature.args.map((type, i) => type === "ptr" || type === "size" ? `to64(a${i})` : `a${i}`);
+  const passed = signature.args.map((type, i) => PASSED[type](`a${i}`));
   const call = `symbol(${passed.join(", ")})`;
   const isWide = signature.result === "ptr" || signature.result === "size";
   const text = `return (${names.join(", ")}) => ${isWide ? `Number(${call})` : call}`;
-  return new Function("symbol", "to64", text)(symbol, to64);
+  return new Function("symbol", "to64", "size64", text)(symbol, to64, size64);
 }
 
 /** Makes the adapter. Only to be called on Deno. */

@@ -6,11 +6,12 @@
  */
 
 /**
- * The C types in use. `size` is `size_t` or any other unsigned 64-bit value up to 2^31 - 1, `ptr` is an address or 0.
+ * The C types in use. `size` is `size_t` or any other unsigned 64-bit value up to 2^31 - 1, `ptr` is an address or 0. `null` is
+ * a pointer or a 64-bit number for which we always pass 0; it costs nothing on either runtime.
  * A result that C calls `ssize_t` is declared `i32`: our sizes stay below 2^31, and the low half of a register is then the
  * whole value, -1 included, without a bigint on either runtime.
  */
-export type CType = "i32" | "u32" | "size" | "ptr";
+export type CType = "i32" | "u32" | "size" | "ptr" | "null";
 
 /** What a C function takes and gives. */
 export interface Signature {
