@@ -190,7 +190,7 @@ export const SETTINGS = {
     default: undefined,
     defaultText: "the token's, else chosen by the hub",
     parse: values.dnsLabel,
-    scopes: ["join"],
+    scopes: ["join", "hub"],
     effect: "restart",
   }),
   namespace: setting<string | undefined>({
@@ -200,7 +200,7 @@ export const SETTINGS = {
     default: undefined,
     defaultText: "the token's, else default",
     parse: values.dnsLabel,
-    scopes: ["join"],
+    scopes: ["join", "hub"],
     effect: "restart",
   }),
   labels: list({
@@ -208,7 +208,7 @@ export const SETTINGS = {
     value: "K=V",
     help: "label of this node (repeatable)",
     parse: values.label,
-    scopes: ["join"],
+    scopes: ["join", "hub"],
     effect: "restart",
   }),
   clusterName: setting<string>({

@@ -214,8 +214,7 @@ export class Agent {
 
   /** Brings a change of the mesh state to the datapath and the machine. */
   #publish(change: MeshChange): void {
-    const update = this.doors.policies.apply(change, this.mesh.self, this.mesh.settings);
-    const commands = update === undefined ? change.commands : [...change.commands, { op: "policy" as const, update }];
+    const commands = this.doors.policies.apply(change, this.mesh);
     this.link?.send(commands);
     if (change.commands.length > 0) this.#alignNetwork();
     this.#reviewHealth();
@@ -225,8 +224,7 @@ export class Agent {
     this.#facts = facts;
     this.health.clear("datapath-down");
     this.doors.log.info("datapath-up", { tun: facts.tun, port: facts.port, ...facts.offload });
-    const update = this.doors.policies.full();
-    link.send([...this.mesh.allCommands(), ...(update === undefined ? [] : [{ op: "policy" as const, update }])]);
+    link.send(this.doors.policies.full(this.mesh));
     this.#alignNetwork();
   }
 

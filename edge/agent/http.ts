@@ -17,8 +17,8 @@ import { dropsOf, identitiesOf, peersOf, pingFrom, policiesOf, statusOf } from "
 
 /** What the interface does to the process beyond reading. */
 export interface HttpActions {
-  /** forgets the membership and ends the agent; resolves when that has begun */
-  readonly leave: () => Promise<void>;
+  /** forgets the membership and ends the agent; answers why the hub could not be told, if it could not */
+  readonly leave: () => Promise<string | undefined>;
 }
 
 /** Where a request came in. */
@@ -111,8 +111,11 @@ function addActions(app: Hono, agent: Agent, actions: HttpActions): void {
     if (agent.options.isFromFile) {
       return fail(c, 409, "EDGE_NOT_JOINED", "Cannot leave: this member runs from a mesh file");
     }
-    await actions.leave();
-    return c.json({ apiVersion: API_VERSION, kind: "Left" });
+    try {
+      return c.json({ apiVersion: API_VERSION, kind: "Left", hubNotTold: await actions.leave() ?? null });
+    } catch (error) {
+      return fail(c, 409, error instanceof EdgeError ? error.code : "EDGE_PROTOCOL", messageOf(error));
+    }
   });
 }
 

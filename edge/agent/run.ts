@@ -20,7 +20,7 @@ import { nodeDurableDir } from "./durable_dir.ts";
 import { HUB_KEEPALIVE_SECONDS, type MemberOptions, startMember } from "./member.ts";
 import type { MeshFile } from "./mesh_file.ts";
 import { MeshFileSource } from "./mesh_source.ts";
-import { type Identity, MemberStore, type Membership } from "./store.ts";
+import { type Identity, type Membership, MemberStore } from "./store.ts";
 
 /** Longest that a stop may take before the process ends anyway. */
 const STOP_LIMIT_MS = 1800;
@@ -125,12 +125,13 @@ async function leave(what: {
   clock: TrustedClock;
   log: EdgeLog;
   end: () => void;
-}): Promise<void> {
+}): Promise<string | undefined> {
   const { leaveMesh } = await import("./leave.ts");
-  await leaveMesh(what.store, what.clock);
+  const untold = await leaveMesh(what.store, what.clock);
   what.log.info("left", { cluster: what.membership.cluster, name: what.membership.name });
   // after the answer has been sent
   setTimeout(what.end, 100);
+  return untold;
 }
 
 async function prepareFromFile(config: Config, loaded: LoadedConfig, path: string): Promise<Prepared> {
@@ -143,7 +144,10 @@ async function prepareFromFile(config: Config, loaded: LoadedConfig, path: strin
   const isPortGiven = loaded.origins.wireguardPort !== "default";
   return {
     options: {
-      config: { ...config, wireguardPort: isPortGiven ? config.wireguardPort : file.listenPort ?? config.wireguardPort },
+      config: {
+        ...config,
+        wireguardPort: isPortGiven ? config.wireguardPort : file.listenPort ?? config.wireguardPort,
+      },
       isFromFile: true,
       wireguardKey: file.privateKey,
       source,
@@ -152,9 +156,10 @@ async function prepareFromFile(config: Config, loaded: LoadedConfig, path: strin
         selfName: file.selfName,
         publicKey: x25519PublicKey(file.privateKey),
         trust: { kind: "local" },
-        peerOptions: (member) => file.peerOptions.get(`${member.cluster.name}/${member.name}`) ?? { keepaliveSeconds: 0 },
+        peerOptions: (member) =>
+          file.peerOptions.get(`${member.cluster.name}/${member.name}`) ?? { keepaliveSeconds: 0 },
       },
-      actions: { leave: () => Promise.resolve() },
+      actions: { leave: () => Promise.resolve(undefined) },
     },
     reload: () => {
       const next = read();

@@ -10,6 +10,7 @@
  * Fed by `edge/agent/agent.ts` from the hub's stream, from disk, and from a mesh file. Read `entries.ts` first.
  */
 import type { DatapathCommand } from "../datapath/control.ts";
+import type { IpPrefix } from "../ip/address.ts";
 import type {
   EntryValue,
   IdentityEntry,
@@ -42,6 +43,8 @@ export interface MeshChange {
   /** entries of this frame that were refused: key and reason */
   readonly refused: readonly (readonly [key: string, reason: string])[];
   readonly isSelfChanged: boolean;
+  /** a member came, went or changed, this one included */
+  readonly isMembersChanged: boolean;
   readonly isSettingsChanged: boolean;
   readonly identities: Changes<number, IdentityEntry>;
   readonly namespaces: Changes<string, NamespaceEntry>;
@@ -53,6 +56,7 @@ const NOTHING: MeshChange = {
   commands: [],
   refused: [],
   isSelfChanged: false,
+  isMembersChanged: false,
   isSettingsChanged: false,
   identities: { puts: [], deletes: [] },
   namespaces: { puts: [], deletes: [] },
@@ -129,6 +133,11 @@ export class MeshState {
     return this.#tables.prefixesBehind(member.publicKey);
   }
 
+  /** Whether a prefix is one of the mesh's, or lies inside one. */
+  isCovered(prefix: IpPrefix): boolean {
+    return this.#tables.isCovered(prefix);
+  }
+
   /** Everything that the datapath must hold, for one that was started again. Policy is not among it. */
   allCommands(): readonly DatapathCommand[] {
     return this.#tables.all();
@@ -153,7 +162,8 @@ export class MeshState {
 
   /** Lets records run out; once an hour does. */
   expire(trustedUnixMs: number): MeshChange {
-    return { ...NOTHING, ...this.#tables.update(this.#inputs(trustedUnixMs)) };
+    const { commands, isSelfChanged } = this.#tables.update(this.#inputs(trustedUnixMs));
+    return { ...NOTHING, commands, isSelfChanged, isMembersChanged: commands.length > 0 };
   }
 
   /** Why a frame cannot be applied to what we hold. */
@@ -183,6 +193,6 @@ export class MeshState {
 }
 
 function changesOf(committed: Committed): Omit<MeshChange, "commands" | "isSelfChanged"> {
-  const { refused, isSettingsChanged, identities, namespaces, policies } = committed;
-  return { refused, isSettingsChanged, identities, namespaces, policies };
+  const { refused, isMembersChanged, isSettingsChanged, identities, namespaces, policies } = committed;
+  return { refused, isMembersChanged, isSettingsChanged, identities, namespaces, policies };
 }

@@ -1,0 +1,230 @@
+/**
+ * The command table: names, arguments, options, examples, and the file that does the work, imported when it is called. Help,
+ * completion and parsing are made from it (`program.ts`, `completion.ts`); what stays running is dispatched without commander.
+ */
+import type { CommandSpec, OptionSpec } from "./context.ts";
+
+const NAMESPACE: OptionSpec = { flag: "namespace", short: "n", value: "NAME", help: "namespace (default: default)" };
+const FILES: OptionSpec = {
+  flag: "filename",
+  short: "f",
+  value: "FILE",
+  help: "YAML or JSON file, folder, or - for standard input (repeatable)",
+  isList: true,
+};
+
+/** Every command, in the order of `--help`. */
+export const COMMANDS: readonly CommandSpec[] = [
+  {
+    path: ["join"],
+    summary: "enrol this machine with a token, then run",
+    args: [{ name: "token", help: "the token, - for standard input, or @FILE", isOptional: true }],
+    scopes: ["agent", "join"],
+    examples: [
+      "join @/etc/edgemesh/token",
+      "join - --enrol-only < token.txt",
+      "join em1_... --name pi-7 --label site=lyon",
+    ],
+    load: async () => (await import("./join.ts")).join,
+  },
+  {
+    path: ["run"],
+    summary: "run an enrolled member, or one of a mesh file",
+    scopes: ["agent", "run"],
+    examples: ["run", "run --mesh mesh.yaml --log-level debug"],
+    load: async () => (await import("../agent/run.ts")).runMember,
+  },
+  {
+    path: ["leave"],
+    summary: "leave the mesh and forget the membership",
+    scopes: ["client"],
+    examples: ["leave"],
+    load: async () => (await import("./leave.ts")).leave,
+  },
+  {
+    path: ["status"],
+    summary: "say how this member is",
+    scopes: ["client"],
+    options: [{ flag: "wait", help: "wait until it is connected and policed, or --timeout (5m) is over" }],
+    examples: ["status", "status --wait --timeout 60s", "status -o json"],
+    load: async () => (await import("./status.ts")).status,
+  },
+  {
+    path: ["peers"],
+    summary: "list the other members",
+    scopes: ["client"],
+    examples: ["peers", "peers -o wide"],
+    load: async () => (await import("./peers.ts")).peers,
+  },
+  {
+    path: ["ping"],
+    summary: "send echo requests through the mesh",
+    args: [{ name: "target", help: "member name or mesh address" }],
+    scopes: ["client"],
+    options: [
+      { flag: "count", short: "c", value: "N", help: "how many (default: 4)" },
+      { flag: "interval", value: "TIME", help: "pause between them (default: 250ms)" },
+    ],
+    examples: ["ping box-b", "ping -c 1 10.219.0.3"],
+    load: async () => (await import("./ping.ts")).ping,
+  },
+  {
+    path: ["identity", "list"],
+    summary: "list security identities and their labels",
+    scopes: ["client"],
+    examples: ["identity list"],
+    load: async () => (await import("./identity.ts")).identityList,
+  },
+  {
+    path: ["policy", "get"],
+    summary: "list the policies that this member knows, and whether they are enforced",
+    scopes: ["client"],
+    examples: ["policy get", "policy get -o yaml"],
+    load: async () => (await import("./policy.ts")).policyGet,
+  },
+  {
+    path: ["wg", "show"],
+    summary: 'show the WireGuard side as "wg show" does',
+    args: [{ name: "what", help: "dump: lines for programs", isOptional: true }],
+    scopes: ["client"],
+    examples: ["wg show", "wg show dump"],
+    load: async () => (await import("./wg.ts")).wgShow,
+  },
+  {
+    path: ["monitor"],
+    summary: "watch dropped packets as they happen",
+    scopes: ["client"],
+    options: [{ flag: "drops", help: "watch drops (what it does in any case)" }],
+    examples: ["monitor --drops", "monitor --drops -o json"],
+    load: async () => (await import("./monitor.ts")).monitor,
+  },
+  {
+    path: ["apply"],
+    summary: "store policies and namespaces on the hub",
+    scopes: ["client", "hubClient"],
+    options: [FILES, { flag: "dry-run", help: "say what would change, and change nothing" }],
+    examples: ["apply -f policies/", "kubectl get netpol -o yaml | edgemesh apply -f -"],
+    load: async () => (await import("./objects.ts")).apply,
+  },
+  {
+    path: ["get"],
+    summary: "show policies and namespaces that the hub has stored",
+    args: [
+      { name: "kind", help: "NetworkPolicy, CiliumNetworkPolicy, Namespace, ...", isOptional: true },
+      { name: "name", help: "one of that kind", isOptional: true },
+    ],
+    scopes: ["client", "hubClient"],
+    options: [{ ...NAMESPACE, help: "only of this namespace" }],
+    examples: ["get", "get NetworkPolicy -n prod -o yaml"],
+    load: async () => (await import("./objects.ts")).get,
+  },
+  {
+    path: ["delete"],
+    summary: "delete policies and namespaces from the hub",
+    args: [
+      { name: "kind", help: "kind of the object", isOptional: true },
+      { name: "name", help: "its name", isOptional: true },
+    ],
+    scopes: ["client", "hubClient"],
+    options: [NAMESPACE, FILES],
+    examples: ["delete NetworkPolicy web -n prod", "delete -f policies/"],
+    load: async () => (await import("./objects.ts")).remove,
+  },
+  {
+    path: ["hub", "run"],
+    summary: "run a hub",
+    scopes: ["agent", "hub"],
+    examples: ["hub run --cluster-name edge1 --advertise hub.example.net:7443"],
+    load: async () => (await import("../hub/run.ts")).runHub,
+  },
+  {
+    path: ["hub", "token", "create"],
+    summary: "make a token that admits members",
+    scopes: ["client", "hubClient"],
+    options: [
+      { flag: "uses", value: "N", help: "how many machines may join with it, or unlimited (default: 1)" },
+      { flag: "ttl", value: "TIME", help: "how long it is good for, or never (default: 24h)" },
+      { flag: "label", value: "K=V", help: "label of every member that joins with it (repeatable)", isList: true },
+      { flag: "namespace", value: "NAME", help: "namespace of its members" },
+      { flag: "name", value: "NAME", help: "name of its member, for a token of one use" },
+      { flag: "approve", value: "auto|manual", help: 'manual: members wait for "member approve" (default: auto)' },
+      { flag: "endpoint", value: "HOST:PORT", help: "where its members reach the hub (repeatable)", isList: true },
+    ],
+    examples: ["hub token create", "hub token create --uses 20 --ttl 7d --label site=lyon --approve manual"],
+    load: async () => (await import("./hub_token.ts")).tokenCreate,
+  },
+  {
+    path: ["hub", "token", "list"],
+    summary: "list tokens; their secrets are not kept",
+    scopes: ["client", "hubClient"],
+    examples: ["hub token list"],
+    load: async () => (await import("./hub_token.ts")).tokenList,
+  },
+  {
+    path: ["hub", "token", "revoke"],
+    summary: "make a token useless",
+    args: [{ name: "id", help: "id of the token" }],
+    scopes: ["client", "hubClient"],
+    examples: ["hub token revoke 3f9a1c77d0e2b486"],
+    load: async () => (await import("./hub_token.ts")).tokenRevoke,
+  },
+  {
+    path: ["hub", "member", "list"],
+    summary: "list all members, pending and revoked ones too",
+    scopes: ["client", "hubClient"],
+    examples: ["hub member list", "hub member list -o wide"],
+    load: async () => (await import("./hub_member.ts")).memberList,
+  },
+  {
+    path: ["hub", "member", "approve"],
+    summary: "let a pending member in",
+    args: [{ name: "name", help: "name of the member" }],
+    scopes: ["client", "hubClient"],
+    examples: ["hub member approve pi-7"],
+    load: async () => (await import("./hub_member.ts")).memberApprove,
+  },
+  {
+    path: ["hub", "member", "revoke"],
+    summary: "cut a member off for good: its peers drop it at once",
+    args: [{ name: "name", help: "name of the member" }],
+    scopes: ["client", "hubClient"],
+    examples: ["hub member revoke pi-7"],
+    load: async () => (await import("./hub_member.ts")).memberRevoke,
+  },
+  {
+    path: ["bugreport"],
+    summary: "collect what helps to find a fault, without secrets",
+    scopes: ["client"],
+    examples: ["bugreport > report.json"],
+    load: async () => (await import("./bugreport.ts")).bugreport,
+  },
+  {
+    path: ["version"],
+    summary: "print the version",
+    scopes: ["client"],
+    options: [{ flag: "verbose", help: "with what this machine offers" }],
+    examples: ["version", "version --verbose"],
+    load: async () => (await import("./version.ts")).version,
+  },
+  {
+    path: ["completion"],
+    summary: "print a completion script",
+    args: [{ name: "shell", help: "bash, zsh or fish" }],
+    scopes: [],
+    examples: ["completion bash > /etc/bash_completion.d/edgemesh", "completion fish | source"],
+    load: async () => (await import("./completion.ts")).completion,
+  },
+];
+
+/** What the groups of commands are about. */
+export const GROUPS: Readonly<Record<string, string>> = {
+  "identity": "security identities",
+  "policy": "policies as this member enforces them",
+  "wg": "WireGuard",
+  "hub": "run and administer a hub",
+  "hub token": "tokens that admit members",
+  "hub member": "members of the mesh",
+};
+
+/** Commands that run until stopped: dispatched without commander, which would stay in memory with them. */
+export const LONG_RUNNING: readonly string[] = ["run", "join", "hub run"];

@@ -1,0 +1,180 @@
+/** `edgemesh apply`, `get` and `delete`: policies and namespaces on the hub, as Kubernetes documents. */
+import { readdirSync, readFileSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { API_VERSION } from "../agent/documents.ts";
+import { EdgeError, EXIT_FAILED, EXIT_OK, messageOf } from "../errors.ts";
+import type { KubernetesObject } from "../sync/admin_client.ts";
+import { type CommandContext, optionOf, type Terminal } from "./context.ts";
+import { hubClient } from "./hub_client.ts";
+import { clean, printDocument, table } from "./output.ts";
+
+/** A document and where it stood, for messages. */
+interface Placed {
+  readonly document: KubernetesObject;
+  readonly place: string;
+}
+
+export async function apply(context: CommandContext): Promise<number> {
+  const { terminal, loaded: { config } } = context;
+  const placed = await readFiles(context);
+  const isDryRun = context.options.has("dry-run");
+  const answer = await hubClient(config).apply(placed.map(({ document }) => document), isDryRun);
+  const isOk = answer.errors.length === 0;
+  if (!await printDocument(terminal, config.output, { apiVersion: API_VERSION, kind: "ApplyResult", ...answer })) {
+    for (const { kind, namespace, name, action } of answer.applied) {
+      terminal.out(`${clean(nameOf(kind, namespace, name))} ${action}${isDryRun ? " (dry run)" : ""}\n`);
+    }
+    for (const { index, object, message } of answer.errors) {
+      const place = placed[index]?.place ?? "";
+      terminal.err(`edgemesh: ${clean(place)}: ${clean(object)}: ${clean(message)}\n`);
+    }
+    if (!isOk) terminal.err("  Nothing was applied. Correct what is named above, and apply again.\n");
+  }
+  return isOk ? EXIT_OK : EXIT_FAILED;
+}
+
+export async function get(context: CommandContext): Promise<number> {
+  const { terminal, loaded: { config } } = context;
+  const [kind, name] = context.args;
+  const namespace = optionOf(context, "namespace");
+  const found = await hubClient(config).objects({
+    ...(kind !== undefined && { kind: kindOf(kind) }),
+    ...(namespace !== undefined && { namespace }),
+  });
+  const objects = name === undefined ? found : found.filter((object) => placeOf(object).name === name);
+  if (name !== undefined && objects.length === 0) throw notFound(kind!, name);
+  const document = name !== undefined && objects.length === 1
+    ? objects[0]!
+    : { apiVersion: "v1", kind: "List", items: objects };
+  if (await printDocument(terminal, config.output, document)) return EXIT_OK;
+  const rows = objects.map((object) => {
+    const place = placeOf(object);
+    return [place.kind, place.namespace === "" ? "-" : place.namespace, place.name].map(clean);
+  });
+  terminal.out(rows.length === 0 ? "nothing is stored\n" : table(["KIND", "NAMESPACE", "NAME"], rows));
+  return EXIT_OK;
+}
+
+export async function remove(context: CommandContext): Promise<number> {
+  const client = hubClient(context.loaded.config);
+  const [kindText, name] = context.args;
+  const wanted: { kind: string; namespace: string; name: string }[] = [];
+  if (context.options.has("filename")) {
+    wanted.push(...(await readFiles(context)).map(({ document }) => placeOf(document)));
+  }
+  if (kindText !== undefined) {
+    if (name === undefined) throw new EdgeError("EDGE_USAGE", `Cannot delete "${kindText}": the name is missing`);
+    const kind = kindOf(kindText);
+    wanted.push({ kind, namespace: isNamespaced(kind) ? optionOf(context, "namespace") ?? "default" : "", name });
+  }
+  if (wanted.length === 0) {
+    throw new EdgeError("EDGE_USAGE", "Cannot delete: neither an object nor a file was named");
+  }
+  for (const { kind, namespace, name } of wanted) {
+    await client.deleteObject(kind, namespace, name);
+    context.terminal.out(`${clean(nameOf(kind, namespace, name))} deleted\n`);
+  }
+  return EXIT_OK;
+}
+
+/** Short and plural names, as `kubectl` knows them. */
+const KIND_NAMES: Readonly<Record<string, string>> = {
+  netpol: "NetworkPolicy",
+  cnp: "CiliumNetworkPolicy",
+  ccnp: "CiliumClusterwideNetworkPolicy",
+  ns: "Namespace",
+};
+
+function kindOf(text: string): string {
+  const lower = text.toLowerCase();
+  const kinds = ["NetworkPolicy", "CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy", "Namespace"];
+  const isNameOf = (kind: string) =>
+    [kind, `${kind}s`, kind.replace(/y$/, "ies")].some((form) => form.toLowerCase() === lower);
+  return KIND_NAMES[lower] ?? kinds.find(isNameOf) ?? text;
+}
+
+function isNamespaced(kind: string): boolean {
+  return kind !== "Namespace" && !kind.includes("Clusterwide");
+}
+
+function placeOf(object: KubernetesObject): { kind: string; namespace: string; name: string } {
+  const { kind, metadata } = object as { kind?: unknown; metadata?: { name?: unknown; namespace?: unknown } };
+  const kindText = String(kind ?? "");
+  const namespace = isNamespaced(kindText) ? String(metadata?.namespace ?? "default") : "";
+  return { kind: kindText, namespace, name: String(metadata?.name ?? "") };
+}
+
+function nameOf(kind: string, namespace: string, name: string): string {
+  return `${kind} ${namespace === "" ? name : `${namespace}/${name}`}`;
+}
+
+function notFound(kind: string, name: string): EdgeError {
+  return new EdgeError("EDGE_NOT_FOUND", `Cannot find ${kind} "${name}": the hub has none`);
+}
+
+/** All documents of all `-f`; a `List` counts as its items. */
+async function readFiles(context: CommandContext): Promise<readonly Placed[]> {
+  const names = context.options.get("filename") ?? [];
+  if (names.length === 0) {
+    throw new EdgeError("EDGE_USAGE", "Cannot apply: no file was named", { fix: "Name one with -f FILE." });
+  }
+  const { parseAllDocuments } = await import("yaml");
+  const placed: Placed[] = [];
+  for (const { text, place } of await readTexts(names, context.terminal)) {
+    const documents = parseAllDocuments(text, { uniqueKeys: true });
+    for (const [i, document] of (Array.isArray(documents) ? documents : []).entries()) {
+      const at = documents.length > 1 ? `${place}, document ${i + 1}` : place;
+      const wrong = document.errors[0];
+      if (wrong !== undefined) {
+        throw new EdgeError("EDGE_MANIFEST_INVALID", `Cannot read ${at}: ${wrong.message.split("\n")[0]}`);
+      }
+      placed.push(...itemsOf(document.toJS({ maxAliasCount: 100 }), at));
+    }
+  }
+  if (placed.length === 0) {
+    throw new EdgeError("EDGE_MANIFEST_INVALID", `Cannot read ${names.join(", ")}: no document in it`);
+  }
+  return placed;
+}
+
+function itemsOf(data: unknown, place: string): Placed[] {
+  if (data === null || data === undefined) return [];
+  if (typeof data !== "object" || Array.isArray(data)) {
+    throw new EdgeError("EDGE_MANIFEST_INVALID", `Cannot read ${place}: it is no Kubernetes object`);
+  }
+  const { kind, items } = data as { kind?: unknown; items?: unknown };
+  if (typeof kind === "string" && kind.endsWith("List") && Array.isArray(items)) {
+    return items.flatMap((item, i) => itemsOf(item, `${place}, item ${i + 1}`));
+  }
+  return [{ document: data as KubernetesObject, place }];
+}
+
+async function readTexts(names: readonly string[], terminal: Terminal): Promise<{ text: string; place: string }[]> {
+  const texts: { text: string; place: string }[] = [];
+  for (const name of names) {
+    if (name === "-") texts.push({ text: await terminal.readInput(), place: "standard input" });
+    else for (const path of filesOf(name)) texts.push({ text: readOne(path), place: `"${path}"` });
+  }
+  return texts;
+}
+
+function filesOf(name: string): readonly string[] {
+  try {
+    if (!statSync(name).isDirectory()) return [name];
+    return readdirSync(name).filter((file) => /\.(ya?ml|json)$/.test(file)).sort().map((file) => join(name, file));
+  } catch (error) {
+    throw new EdgeError("EDGE_MANIFEST_INVALID", `Cannot read "${name}": ${messageOf(error)}`, {
+      fix: "Check the path.",
+    });
+  }
+}
+
+function readOne(path: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch (error) {
+    throw new EdgeError("EDGE_MANIFEST_INVALID", `Cannot read "${path}": ${messageOf(error)}`, {
+      fix: "Check the path.",
+    });
+  }
+}
