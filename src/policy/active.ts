@@ -1,0 +1,83 @@
+/**
+ * Which rules hold for a subject, and what that closes. The part of policy that knows about modes, default deny and the rules that
+ * nobody wrote.
+ * @see facts policy.md sections 2 (localhost), 9 (default deny, modes)
+ */
+import type { Labels } from "../identity/labels.ts";
+import {
+  INGRESS,
+  type NamedPort,
+  type Policy,
+  type PolicySettings,
+  type PolicySpec,
+  type Rule,
+  TIER_DEFAULT,
+} from "./model.ts";
+import { bindSelector, type LabelSet, matchesSelector } from "./selector.ts";
+
+/** The endpoint that a table is made for. */
+export interface Subject {
+  readonly labels: Labels;
+  readonly identity: number;
+  readonly namespace: string;
+  readonly namedPorts: readonly NamedPort[];
+}
+
+/** Settings and the name of the local cluster. */
+export interface EngineSettings {
+  readonly cluster: string;
+  readonly policy: PolicySettings;
+}
+
+/** The specs of a policy that select a subject. None in mode never. */
+export function selectingSpecs(policy: Policy, subject: LabelSet, settings: PolicySettings): PolicySpec[] {
+  if (settings.enforcementMode === "never") return [];
+  return policy.specs.filter((spec) => matchesSelector(bindSelector(spec.subject, undefined), subject));
+}
+
+/** How many selecting specs say what of each direction: kept up to date by the engine. */
+export interface Selections {
+  hasIngress: number;
+  hasEgress: number;
+  closesIngress: number;
+  closesEgress: number;
+}
+
+export function noSelections(): Selections {
+  return { hasIngress: 0, hasEgress: 0, closesIngress: 0, closesEgress: 0 };
+}
+
+/** @param step 1 to count a spec, -1 to take it back */
+export function countSpec(selections: Selections, spec: PolicySpec, step: number): void {
+  if (spec.hasIngress) selections.hasIngress += step;
+  if (spec.hasEgress) selections.hasEgress += step;
+  if (spec.closesIngress) selections.closesIngress += step;
+  if (spec.closesEgress) selections.closesEgress += step;
+}
+
+/** Whether what no rule allows is dropped. An endpoint whose labels are not known yet is closed in every mode but never. */
+export function isClosed(closing: number, subject: LabelSet, settings: PolicySettings): boolean {
+  if (settings.enforcementMode === "never") return false;
+  return settings.enforcementMode === "always" || closing > 0 || "reserved:init" in subject.labels;
+}
+
+/** Key that the rule for the local host goes by. */
+export const LOCALHOST_POLICY = "reserved:allow-localhost-ingress";
+
+/** The local host may reach the endpoint, below every rule that somebody wrote. */
+const LOCALHOST_RULE: Rule = {
+  direction: INGRESS,
+  tier: TIER_DEFAULT,
+  priority: 0,
+  verdict: "allow",
+  peers: [{ kind: "entity", entity: "host" }],
+  ports: undefined,
+  names: [],
+  path: "",
+};
+
+/** Rules that nobody wrote: the local host's, where some ingress rule selects the subject. */
+export function implicitRules(selections: Selections, settings: PolicySettings): Rule[] {
+  const allows = settings.allowLocalhost === "always" && settings.enforcementMode !== "never";
+  return allows && selections.hasIngress > 0 ? [LOCALHOST_RULE] : [];
+}

@@ -1,0 +1,166 @@
+/** Rules + settings + subject -> rules without open ends: peers with their defaults, ports by number. */
+import { formatPrefix } from "../ip/address.ts";
+import { KEY_CLUSTER, SOURCE_K8S, SOURCE_RESERVED } from "../identity/labels.ts";
+import { KEY_END, makeKey } from "./decision.ts";
+import type { BoundPeer } from "./identity_index.ts";
+import {
+  EGRESS,
+  type Entity,
+  type NamedPort,
+  type Peer,
+  type PortName,
+  type PortRange,
+  PROTOCOL_SCTP,
+  PROTOCOL_TCP,
+  PROTOCOL_UDP,
+  type Requirement,
+  type Rule,
+} from "./model.ts";
+import { bindRequirements, bindSelector } from "./selector.ts";
+
+/** What rules are bound with. */
+export interface Binding {
+  /** name of the local cluster */
+  readonly cluster: string;
+  readonly defaultLocalCluster: boolean;
+  /** the subject's named ports, for ingress */
+  readonly namedPorts: readonly NamedPort[];
+}
+
+export interface BoundRule {
+  readonly rule: Rule;
+  /** `undefined`: everybody, unknown identities too */
+  readonly peers: readonly BoundPeer[] | undefined;
+  /** pairs (first key, one past the last); the part that is the same for every peer */
+  readonly ranges: Uint32Array;
+  /** names that each destination resolves for itself */
+  readonly names: readonly PortName[];
+  /** equal for rules that mean the same */
+  readonly content: string;
+}
+
+export function bindRule(rule: Rule, binding: Binding): BoundRule {
+  const peers = bindPeers(rule, binding);
+  const names = rule.direction === EGRESS ? rule.names : [];
+  const ranges = rule.ports === undefined
+    ? EVERYTHING
+    : keyRanges(rule.ports, rule.direction === EGRESS ? [] : named(rule, binding));
+  const content = [
+    rule.direction,
+    rule.tier,
+    rule.priority,
+    rule.verdict,
+    peers === undefined ? "*" : peers.map((peer) => peer.id).join(" | "),
+    ranges.join(","),
+    names.map((n) => `${n.name}/${n.protocols.join("+")}`).join(","),
+  ].join(" ");
+  return { rule, peers, ranges, names, content };
+}
+
+const EVERYTHING = Uint32Array.of(0, KEY_END);
+
+function named(rule: Rule, binding: Binding): PortRange[] {
+  return resolveNames(rule.names, binding.namedPorts, rule.verdict === "deny");
+}
+
+const PROTOCOL_OF: Readonly<Record<NamedPort["protocol"], number>> = {
+  TCP: PROTOCOL_TCP,
+  UDP: PROTOCOL_UDP,
+  SCTP: PROTOCOL_SCTP,
+};
+
+/**
+ * Names to numbers. One that is missing, or has another protocol, names nothing. One that stands for several numbers (members of one
+ * identity that differ) opens none of them, and a deny closes all.
+ */
+export function resolveNames(names: readonly PortName[], known: readonly NamedPort[], isDeny: boolean): PortRange[] {
+  const ranges: PortRange[] = [];
+  for (const { name, protocols } of names) {
+    for (const protocol of protocols) {
+      const ports = new Set(
+        known.filter((p) => p.name === name && PROTOCOL_OF[p.protocol] === protocol).map((p) => p.port),
+      );
+      if (ports.size > 1 && !isDeny) continue;
+      for (const port of ports) ranges.push({ protocol, first: port, last: port });
+    }
+  }
+  return ranges;
+}
+
+/** Pairs (first key, one past the last), sorted and joined where they touch. */
+export function keyRanges(...lists: (readonly PortRange[])[]): Uint32Array {
+  const pairs = lists.flat().map((
+    r,
+  ): [number, number] => [makeKey(r.protocol, r.first), makeKey(r.protocol, r.last) + 1]);
+  pairs.sort((a, b) => a[0] - b[0] || a[1] - b[1]);
+  const joined: number[] = [];
+  for (const [first, end] of pairs) {
+    const last = joined.length - 1;
+    if (last > 0 && first <= joined[last]!) joined[last] = Math.max(joined[last]!, end);
+    else joined.push(first, end);
+  }
+  return Uint32Array.from(joined);
+}
+
+/** `undefined` for everybody. Doubles are dropped; the order is that of the text, so that the same peers are the same rule. */
+function bindPeers(rule: Rule, binding: Binding): BoundPeer[] | undefined {
+  if (rule.peers === undefined) return undefined;
+  const peers = new Map<string, BoundPeer>();
+  for (const peer of rule.peers) {
+    if (peer.kind === "entity" && peer.entity === "all") return undefined;
+    for (const bound of bindPeer(peer, binding)) peers.set(bound.id, bound);
+  }
+  return [...peers.keys()].sort().map((id) => peers.get(id)!);
+}
+
+function bindPeer(peer: Peer, binding: Binding): BoundPeer[] {
+  if (peer.kind === "entity") return entityTerms(peer.entity, binding).map((terms) => asPeer(bindRequirements(terms)));
+  if (peer.kind === "selector") {
+    return [asPeer(bindSelector(peer.selector, binding.defaultLocalCluster ? binding.cluster : undefined))];
+  }
+  const except = peer.except.map(formatPrefix).sort();
+  return [{
+    kind: "cidr",
+    id: `cidr ${formatPrefix(peer.prefix)} except ${except.join(",")}`,
+    prefix: peer.prefix,
+    except: peer.except,
+  }];
+}
+
+function asPeer(selector: ReturnType<typeof bindRequirements>): BoundPeer {
+  return { kind: "selector", id: selector.id, selector };
+}
+
+/** Everyone who is in the index: for what each identity resolves for itself. */
+export const EVERYONE: BoundPeer = asPeer(bindRequirements([]));
+
+const CLUSTER_RESERVED = ["host", "remote-node", "init", "ingress", "health", "unmanaged", "kube-apiserver"];
+
+/** Alternatives, each a list of conditions. Entities get no namespace and no cluster default. */
+function entityTerms(entity: Entity, binding: Binding): Requirement[][] {
+  switch (entity) {
+    case "none":
+    case "all": // everybody; not by labels
+      return [];
+    case "world":
+      return ["world", "world-ipv4", "world-ipv6"].map(reserved);
+    case "cluster":
+      return [
+        ...CLUSTER_RESERVED.map(reserved),
+        [{ source: SOURCE_K8S, key: KEY_CLUSTER, operator: "In", values: [binding.cluster] }],
+      ];
+    case "cluster-mesh":
+      return [...CLUSTER_RESERVED.map(reserved), [{
+        source: SOURCE_K8S,
+        key: KEY_CLUSTER,
+        operator: "Exists",
+        values: [],
+      }]];
+    default:
+      return [reserved(entity)];
+  }
+}
+
+function reserved(name: string): Requirement[] {
+  return [{ source: SOURCE_RESERVED, key: name, operator: "Exists", values: [] }];
+}
