@@ -57,7 +57,12 @@ describe("loadConfig", () => {
       env: { EDGEMESH_TUN: "env0", EDGEMESH_WIREGUARD_PORT: "2000" },
       files,
     });
-    expect([config.tun, config.wireguardPort, config.logLevel, config.offload]).toEqual(["flag0", 2000, "error", false]);
+    expect([config.tun, config.wireguardPort, config.logLevel, config.offload]).toEqual([
+      "flag0",
+      2000,
+      "error",
+      false,
+    ]);
     expect([origins.tun, origins.wireguardPort, origins.logLevel, origins.aead]).toEqual([
       "flag",
       "environment",

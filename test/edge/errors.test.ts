@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { asEdgeError, EdgeError, type EdgeErrorCode, ERROR_CODES, errnoOf, messageOf } from "../../edge/errors.ts";
+import { asEdgeError, EdgeError, type EdgeErrorCode, errnoOf, ERROR_CODES, messageOf } from "../../edge/errors.ts";
 import { VERSION } from "../../edge/version.ts";
 
 describe("EdgeError", () => {

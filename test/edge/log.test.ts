@@ -33,7 +33,13 @@ describe("createLog", () => {
 
   it("writes JSON with numbers as numbers", () => {
     make({ format: "json" }).error("x", { count: 2, ok: true });
-    expect(JSON.parse(lines[0]!)).toEqual({ time: "2026-01-02T03:04:05.000Z", level: "error", event: "x", count: 2, ok: true });
+    expect(JSON.parse(lines[0]!)).toEqual({
+      time: "2026-01-02T03:04:05.000Z",
+      level: "error",
+      event: "x",
+      count: 2,
+      ok: true,
+    });
   });
 
   it("formats nothing below its level, and follows a change of level", () => {

@@ -78,7 +78,10 @@ describe("StateFile", () => {
 
   it("finds nothing in an empty or missing directory, without a note", () => {
     expect(new StateFile(new CutDir(), "x").load()).toEqual({ payload: undefined, notes: [] });
-    expect(new StateFile(nodeDurableDir("/nonexistent/edgemesh"), "x").load()).toEqual({ payload: undefined, notes: [] });
+    expect(new StateFile(nodeDurableDir("/nonexistent/edgemesh"), "x").load()).toEqual({
+      payload: undefined,
+      notes: [],
+    });
   });
 
   it("has either the new payload or the one before after a power cut at any step, also twice in a row", () => {
