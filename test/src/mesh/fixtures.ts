@@ -27,7 +27,7 @@ export function memberOf(number: number, changes: Partial<MemberRecord> = {}): M
     namedPorts: [],
     identity: 65536 + 256 + number,
     notBefore: 0,
-    notAfter: NOW_MS + 86_400_000,
+    notAfter: NOW_MS + 30 * 86_400_000,
     isHub: number === 1,
     ...changes,
   };
