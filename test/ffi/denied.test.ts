@@ -3,7 +3,7 @@
  * root, and `setpriv` and `unshare` of util-linux.
  */
 import { execFileSync } from "node:child_process";
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { noFfi, runtimeName } from "./harness.ts";
@@ -17,6 +17,10 @@ const reason = noFfi ||
     : missing.length > 0
     ? ` (skipped: no ${missing.join(", ")})`
     : "");
+
+/** In a user namespace nobody may make device nodes, root of it included. */
+const isRealRoot = noFfi === "" && /^\s*0\s+0\s+4294967295\s*$/.test(readFileSync("/proc/self/uid_map", "utf8"));
+const noNodes = isRealRoot ? "" : " (skipped: device nodes cannot be made in a user namespace)";
 
 type Answer = Record<"tun" | "netlink" | "mark", { code?: string; message: string }>;
 
@@ -44,7 +48,7 @@ describe.skipIf(reason)(`missing privileges on ${runtimeName}${reason}`, () => {
     expect(answer.netlink.message).toBe("it worked");
   });
 
-  it("with a node but no driver behind it, the module is named; with a node that may not be opened, the node", () => {
+  it.skipIf(noNodes)(`a node without a driver is told from a node that may not be opened${noNodes}`, () => {
     const shell = 'mount -t tmpfs none /dev/net && mknod /dev/net/tun c "$MAJOR" 0 && exec "$@"';
     const noDriver = run(["env", "MAJOR=240", "unshare", "-nm", "sh", "-c", shell, "sh"]);
     expect(noDriver.tun.code).toBe("EDGE_TUN_MISSING");
