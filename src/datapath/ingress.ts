@@ -75,19 +75,19 @@ export class Ingress {
     const { counters } = this.#node.parts;
     counters.add(FROM_UNDERLAY_RUNS, 1);
     counters.add(FROM_UNDERLAY_BYTES, run.end - run.at);
-    if (run.isTruncated || run.segmentBytes <= 0) {
-      this.#node.drop(INGRESS, DROP_TRUNCATED, undefined, 0);
-      return;
-    }
+    const isWhole = !run.isTruncated && run.segmentBytes > 0; // an empty datagram is a run of size 0
+    const segmentBytes = isWhole ? run.segmentBytes : run.end - run.at;
     let datagrams = 0;
-    for (let at = run.at; at < run.end; at += run.segmentBytes) {
-      const end = Math.min(at + run.segmentBytes, run.end);
+    let at = run.at;
+    do {
+      const end = Math.min(at + segmentBytes, run.end);
       this.#hasPacket = false;
       this.#identity = 0;
-      const verdict = this.#steps(at, end, run, nowMs);
+      const verdict = run.isTruncated ? DROP_TRUNCATED : this.#steps(at, end, run, nowMs);
       if (verdict !== FORWARD) this.#node.drop(INGRESS, verdict, this.#hasPacket ? this.#packet : undefined, this.#identity);
       datagrams++;
-    }
+      at = end;
+    } while (at < run.end);
     counters.add(FROM_UNDERLAY_DATAGRAMS, datagrams);
   }
 

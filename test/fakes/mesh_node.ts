@@ -156,10 +156,11 @@ export async function loadTestCiphers(): Promise<Ciphers> {
 /** Moves the clock to `untilMs`, from one thing that happens to the next. */
 export function runUntil(nodes: readonly MeshNode[], untilMs: number): void {
   const network = nodes[0]!.network;
+  const addresses = nodes.map((node) => node.underlay.address);
   for (;;) {
     while (nodes.map((node) => node.step()).some((isBusy) => isBusy));
     const timers = nodes.map((node) => node.tick());
-    const nextMs = Math.min(network.nextMs, ...timers);
+    const nextMs = Math.min(network.nextMsFor(addresses), ...timers);
     if (nextMs > untilMs) break;
     network.nowMs = Math.max(network.nowMs, nextMs);
   }

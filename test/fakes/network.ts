@@ -61,8 +61,10 @@ export class FakeNetwork {
     return due.sort((a, b) => a.dueMs - b.dueMs);
   }
 
-  /** When the next datagram arrives anywhere, Infinity when none is under way. */
-  get nextMs(): number {
-    return this.#inFlight.reduce((least, d) => Math.min(least, d.dueMs), Infinity);
+  /** When the next datagram arrives at one of these, Infinity when none is under way to them. */
+  nextMsFor(addresses: readonly string[]): number {
+    let least = Infinity;
+    for (const datagram of this.#inFlight) if (addresses.includes(datagram.to)) least = Math.min(least, datagram.dueMs);
+    return least;
   }
 }
