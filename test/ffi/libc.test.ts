@@ -1,4 +1,4 @@
-import { describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, it } from "vitest";
 import {
   CLOCK_BOOTTIME,
   EFD_NONBLOCK,
@@ -13,10 +13,19 @@ import { EADDRINUSE, EAGAIN, EBADF, ENOENT, nameOfErrno } from "../../ffi/errno.
 import { IOVEC, MMSGHDR, MSGHDR, SOCKADDR_IN } from "../../ffi/layout.ts";
 import { libc } from "../../ffi/libc.ts";
 import { allocate, cText, makeArena, writeAddress } from "../../ffi/memory.ts";
+import { openNetlink } from "../../ffi/netlink.ts";
 import { runtime } from "../../ffi/runtime/index.ts";
-import { noFfi, runtimeName } from "./harness.ts";
+import { noFfi, noNetwork, runtimeName } from "./harness.ts";
 
 describe.skipIf(noFfi)(`libc on ${runtimeName}${noFfi}`, () => {
+  beforeAll(() => {
+    if (noNetwork) return; // the machine's own loopback, which is up
+    const links = openNetlink();
+    const loopback = links.findLink("lo")!;
+    if (!loopback.isUp) links.setLinkUp(loopback.index, loopback.mtu);
+    links.close();
+  });
+
   it("open of a missing file gives -ENOENT, close of a closed descriptor -EBADF", () => {
     const c = libc();
     const path = cText("/nonexistent/file");
