@@ -105,7 +105,7 @@ const STAGES: readonly Stage[] = [
     needs: ["wireguard-go", "wg", "python3"],
     isSlow: true,
   }),
-  interop("tshark", "tshark.test.ts", { needs: ["tshark", "tcpdump"] }),
+  interop("tshark", "tshark.test.ts", { needs: ["tshark", "tcpdump", "ethtool"] }),
   interop("arm64", "arm64.test.ts", { needs: ["qemu-aarch64-static"] }),
   interop("kernel", "kernel.test.ts", {
     needs: ["qemu-system-aarch64", "mmdebstrap", "cpio", "zstd", "modprobe"],

@@ -14,7 +14,6 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import {
-  appendFileSync,
   closeSync,
   mkdirSync,
   mkdtempSync,
@@ -158,6 +157,7 @@ export class Lab {
   readonly dir: string;
   readonly nodes = new Map<string, LabNode>();
   private readonly running: Running[] = [];
+  private readonly names = new Map<string, number>();
   private readonly env: Record<string, string>;
 
   private constructor(dir: string) {
@@ -233,6 +233,15 @@ export class Lab {
     return node;
   }
 
+  /** Gives a node another IPv4 address, as a DHCP server or a new network would; the old one is gone. */
+  async moveTo(name: string, ip4: string): Promise<void> {
+    await this.shell(`
+      ip -n ${name} -4 addr flush dev eth0
+      ip -n ${name} addr add ${ip4}/24 dev eth0
+      ip -n ${name} route replace default via ${this.node(name).gateway4}
+    `);
+  }
+
   /** Runs a shell script in the lab's own namespace; throws when any line of it fails. */
   async shell(script: string): Promise<string> {
     const done = await finish(spawnIn(undefined, ["sh", "-ec", script], this.env), {});
@@ -245,11 +254,13 @@ export class Lab {
     return finish(spawnIn(node, argv, { ...this.env, ...options.env }), options);
   }
 
-  /** Starts a program on a node. Its output is appended to `<dir>/<name>.log`. */
-  start(node: string, name: string, argv: readonly string[], options: Pick<RunOptions, "env"> = {}): Running {
+  /** Starts a program on a node. Its output goes to `<dir>/<name>.log`; a name that was used before gets a number. */
+  start(node: string, wanted: string, argv: readonly string[], options: Pick<RunOptions, "env"> = {}): Running {
+    const uses = (this.names.get(wanted) ?? 0) + 1;
+    this.names.set(wanted, uses);
+    const name = uses === 1 ? wanted : `${wanted}.${uses}`;
     const logFile = join(this.dir, `${name}.log`);
-    appendFileSync(logFile, "");
-    const log = openSync(logFile, "a");
+    const log = openSync(logFile, "w");
     const child = spawn("nsenter", [`--net=/run/netns/${node}`, "--", ...argv], {
       env: { ...this.env, ...options.env },
       cwd: this.node(node).dir,

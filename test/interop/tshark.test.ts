@@ -15,7 +15,9 @@ interface Frame {
   readonly wireguardType: string;
   readonly vni: string;
   readonly ethernetType: string[];
-  readonly expert: string;
+  /** groups of Wireshark's remarks */
+  readonly remarks: number[];
+  readonly tcpChecksum: string;
   readonly malformed: string;
 }
 
@@ -27,10 +29,16 @@ const FIELDS = [
     "wg.type",
     "geneve.vni",
     "eth.type",
-    "_ws.expert.message",
+    "_ws.expert.group",
+    "tcp.checksum.status",
     "_ws.malformed",
   ],
 ];
+
+/** Groups of remarks about the course of a conversation (a reset, a request, a response), not about packets: PI_SEQUENCE and its like. */
+const HARMLESS = [0x0200_0000, 0x0300_0000, 0x0400_0000];
+/** `tcp.checksum.status` */
+const GOOD = "1";
 
 let lab: Lab;
 let a: End;
@@ -43,6 +51,10 @@ beforeAll(async () => {
   b = await makeEnd(lab, "b", 2);
   const capture = join(lab.dir, "wire.pcap");
   const keys = join(lab.dir, "wireguard.keys");
+  // the capture sees what leaves the machine: datagrams one by one, with the checksums that a real card would fill in
+  for (const name of ["a", "b"]) {
+    await lab.shell(`nsenter --net=/run/netns/${name} ethtool -K eth0 tx off gso off >/dev/null`);
+  }
   const tcpdump = lab.start("a", "tcpdump", ["tcpdump", "-Z", "root", "-U", "-n", "-i", "eth0", "-w", capture, "udp"]);
   await tcpdump.saw(/listening on/);
   await startFromMesh(lab, b, [{ end: a }]);
@@ -55,6 +67,7 @@ beforeAll(async () => {
   for (const address of [b.mesh4, b.mesh6]) {
     const server = lab.start("b", `http-${address}`, [
       PYTHON,
+      "-u",
       "-m",
       "http.server",
       "8080",
@@ -110,7 +123,9 @@ async function dissect(capture: string, keys: string, filter: string): Promise<F
   ]);
   if (done.code !== 0 && done.stdout === "") throw new Error(`Cannot run tshark: ${done.stderr}`);
   return done.stdout.split("\n").filter((line) => line !== "").map((line) => {
-    const [number, protocols, ipSource, wireguardType, vni, ethernetType, expert, malformed] = line.split("\t");
+    const [number, protocols, ipSource, wireguardType, vni, ethernetType, remarks, tcpChecksum, malformed] = line.split(
+      "\t",
+    );
     return {
       number: number!,
       protocols: protocols!,
@@ -118,7 +133,8 @@ async function dissect(capture: string, keys: string, filter: string): Promise<F
       wireguardType: wireguardType!,
       vni: vni!,
       ethernetType: ethernetType!.split(","),
-      expert: expert!,
+      remarks: remarks!.split(",").filter((group) => group !== "").map(Number),
+      tcpChecksum: tcpChecksum!,
       malformed: malformed ?? "",
     };
   });
@@ -150,16 +166,10 @@ describe("Wireshark", () => {
     }
   });
 
-  it("finds no malformed packet, no wrong checksum and no other complaint", () => {
+  it("finds no malformed packet, no wrong checksum and nothing else to complain about", () => {
     expect(frames.filter(({ malformed }) => malformed !== "")).toEqual([]);
-    // what TCP's own course brings (a window update, a segment seen again) is no fault of the packets
-    const ofTcp =
-      /^(Connection (establish|finish)|.*keep-alive|TCP window|.*retransmission|Duplicate ACK|.*out-of-order|.*previous segment|.*window is (now )?(full|zero))/i;
-    const complaints = frames.flatMap(({ number, expert }) =>
-      expert.split(/,(?=[A-Z])/).filter((message) => message !== "" && !ofTcp.test(message)).map((message) =>
-        `${number}: ${message}`
-      )
-    );
-    expect(complaints).toEqual([]);
+    expect(frames.filter(({ remarks }) => remarks.some((group) => !HARMLESS.includes(group)))).toEqual([]);
+    expect(frames.filter(({ tcpChecksum }) => tcpChecksum === GOOD).length).toBeGreaterThan(100);
+    expect(frames.filter(({ tcpChecksum }) => ![GOOD, ""].includes(tcpChecksum))).toEqual([]);
   });
 });

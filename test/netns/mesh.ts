@@ -152,7 +152,7 @@ export class Mesh {
   }
 
   async serve(name: string, port: number): Promise<Running> {
-    const server = this.lab.start(name, `serve-${name}-${port}-${this.servers++}`, [
+    const server = this.lab.start(name, `serve-${name}-${port}`, [
       ...TRAFFIC,
       "serve",
       String(port),
@@ -161,7 +161,6 @@ export class Mesh {
     await server.saw(/^ready$/m);
     return server;
   }
-  private servers = 0;
 
   /** Value of one metric of a node. */
   async metric(name: string, metric: string): Promise<number> {
