@@ -190,6 +190,11 @@ export class PolicyEngine {
     return this.#rules.get(index)?.ref;
   }
 
+  /** Whether a policy selects the subject, as of the last update; one may close a direction without having a rule. */
+  isSelecting(key: string): boolean {
+    return (this.#policies.get(key)?.specs.length ?? 0) > 0;
+  }
+
   /** All rules in force, by index. */
   rules(): RuleRef[] {
     return [...this.#rules.values()].map((rule) => rule.ref).sort((a, b) => a.index - b.index);
