@@ -8,7 +8,7 @@ import type { Config } from "../config.ts";
 import { EdgeError } from "../errors.ts";
 import { joinHub } from "../sync/join_client.ts";
 import { makeDeviceKeys, x25519PublicKey } from "./device_keys.ts";
-import type { MemberStore, Membership } from "./store.ts";
+import type { Membership, MemberStore } from "./store.ts";
 
 /** Outcome of an enrolment. */
 export interface Enrolment {

@@ -159,7 +159,8 @@ class Reader {
     const listenPort = nodeShape.optional("listenPort", values.integer(1, 65535));
     const node = this.#readNode(nodeShape, DEFAULT_CLUSTER);
     nodeShape.done();
-    if (node.addresses.length === 0 && nodeShape.has("addresses")) nodeShape.fault("addresses", "must not be empty");
+    const given = nodeShape.take("addresses");
+    if (Array.isArray(given) && given.length === 0) nodeShape.fault("addresses", "must not be empty");
     const settings = this.#readSettings(node);
     const selfName = `${node.cluster.name}/${node.name}`;
     if (privateKey !== undefined) this.#putMember(node, this.#context.publicKeyOf(privateKey), []);

@@ -190,7 +190,8 @@ function readIdentity(value: unknown): Identity | undefined {
   if (!isOctets(deviceSeed, 32) || !isOctets(wireguardKey, 32)) return undefined;
   const joined = membership === null ? undefined : readMembership(membership);
   if (membership !== null && joined === undefined) return undefined;
-  return { deviceSeed, wireguardKey, membership: joined };
+  // copies: a part of the file's bytes would take all of them along to another thread
+  return { deviceSeed: new Uint8Array(deviceSeed), wireguardKey: new Uint8Array(wireguardKey), membership: joined };
 }
 
 function readMembership(value: unknown): Membership | undefined {
@@ -199,7 +200,7 @@ function readMembership(value: unknown): Membership | undefined {
   if (typeof name !== "string" || typeof cluster !== "string" || typeof caPem !== "string") return undefined;
   if (!Array.isArray(hubEndpoints) || !hubEndpoints.every((text) => typeof text === "string")) return undefined;
   if (!isOctets(recordKey, 32) || typeof isPending !== "boolean" || !isTime(joinedUnixMs)) return undefined;
-  return { name, cluster, hubEndpoints, caPem, recordKey, isPending, joinedUnixMs };
+  return { name, cluster, hubEndpoints, caPem, recordKey: new Uint8Array(recordKey), isPending, joinedUnixMs };
 }
 
 function readClock(value: unknown): SavedClock | undefined {

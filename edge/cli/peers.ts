@@ -1,4 +1,4 @@
-/** `edgemesh peers` */
+/** `edgemesh peers`: the other members, how they are reached, and when they were last heard. */
 import type { PeersDocument } from "../agent/documents.ts";
 import { EXIT_OK } from "../errors.ts";
 import { AgentClient } from "./agent_client.ts";

@@ -63,9 +63,11 @@ function readBoolean(value: unknown, field: string): boolean {
   return typeof value === "boolean" ? value : refuse(field, "be true or false");
 }
 
-/** Exactly `count` octets. */
+/** Exactly `count` octets: a copy, so that no key holds on to the frame that it came in, nor drags it to another thread. */
 export function readOctets(value: unknown, field: string, count: number): Uint8Array {
-  return value instanceof Uint8Array && value.length === count ? value : refuse(field, `be ${count} octets`);
+  return value instanceof Uint8Array && value.length === count
+    ? new Uint8Array(value)
+    : refuse(field, `be ${count} octets`);
 }
 
 /** A node's name: a DNS subdomain (RFC 1123). */
@@ -149,7 +151,7 @@ export function readSignedRecord(value: unknown): SignedRecord {
   return { record, signature: readOctets(object["signature"], "signature", 64) };
 }
 
-/** A member, every field checked. Octets are borrowed from `value`. */
+/** A member, every field checked. */
 export function readMemberRecord(value: unknown): MemberRecord {
   const object = readObject(value, "record");
   const addresses = readList(object["addresses"], "addresses", MAX_ADDRESSES)

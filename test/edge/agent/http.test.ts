@@ -78,12 +78,17 @@ describe("the entrances", () => {
     },
   );
 
-  it.each(["127.0.0.1:9780", "localhost:9780", "[::1]:9780", "localhost"])("loopback takes the host %j", async (host) => {
-    expect((await loopback("/livez", { host })).status).toBe(200);
-  });
+  it.each(["127.0.0.1:9780", "localhost:9780", "[::1]:9780", "localhost"])(
+    "loopback takes the host %j",
+    async (host) => {
+      expect((await loopback("/livez", { host })).status).toBe(200);
+    },
+  );
 
   it("loopback refuses a foreign origin, in any form", async () => {
-    for (const origin of ["http://evil.example", "null", "https://127.0.0.1:9780", "http://127.0.0.1:9780.evil.example"]) {
+    for (
+      const origin of ["http://evil.example", "null", "https://127.0.0.1:9780", "http://127.0.0.1:9780.evil.example"]
+    ) {
       expect((await loopback("/v1/status", { headers: { origin } })).status, origin).toBe(403);
     }
     expect((await loopback("/v1/status", { headers: { origin: "http://127.0.0.1:9780" } })).status).toBe(200);
@@ -152,7 +157,13 @@ describe("documents", () => {
       rxBytes: 10,
       prefixes: ["10.9.0.3/32", "fd09::3/128"],
     });
-    expect(peers[0]).toMatchObject({ name: "m1", isHub: true, state: "new", lastHandshake: null, keepaliveSeconds: 25 });
+    expect(peers[0]).toMatchObject({
+      name: "m1",
+      isHub: true,
+      state: "new",
+      lastHandshake: null,
+      keepaliveSeconds: 25,
+    });
     expect((await (await loopback("/v1/drops")).json()).recent).toEqual([
       expect.objectContaining({ reason: "POLICY_DENIED", protocol: "TCP", destinationPort: 8081, source: "10.9.0.3" }),
     ]);
@@ -203,7 +214,9 @@ describe("documents", () => {
     fake.link.counters.addDrop(INGRESS, DROP_POLICY_DENIED);
     const scrapeText = async () => await (await loopback("/metrics")).text();
     expect(await scrapeText()).toMatch(/^edgemesh_up 1$/m);
-    expect(await scrapeText()).toMatch(/^edgemesh_dropped_packets_total\{direction="ingress",reason="POLICY_DENIED"\} 1$/m);
+    expect(await scrapeText()).toMatch(
+      /^edgemesh_dropped_packets_total\{direction="ingress",reason="POLICY_DENIED"\} 1$/m,
+    );
     fake.link.counters.addDrop(INGRESS, DROP_POLICY_DENIED);
     expect(await scrapeText()).toMatch(/reason="POLICY_DENIED"\} 2$/m);
   });
@@ -219,7 +232,8 @@ describe("serveHttp", () => {
     servers = undefined;
   });
 
-  const serve = async () => servers = await serveHttp(fake.agent, { socket: path, loopback: { host: "127.0.0.1", port: 0 } }, actions);
+  const serve = async () =>
+    servers = await serveHttp(fake.agent, { socket: path, loopback: { host: "127.0.0.1", port: 0 } }, actions);
 
   it("serves the command line on a socket that only its owner may use", async () => {
     sync();
@@ -234,7 +248,10 @@ describe("serveHttp", () => {
       roundTripMs: 1.5,
     });
     fake.link.pingResult = { verdict: DROP_POLICY_DENIED };
-    expect(await client.post("/v1/ping", { to: "10.9.0.3" })).toMatchObject({ result: "dropped", reason: "POLICY_DENIED" });
+    expect(await client.post("/v1/ping", { to: "10.9.0.3" })).toMatchObject({
+      result: "dropped",
+      reason: "POLICY_DENIED",
+    });
     fake.link.pingResult = undefined;
     expect(await client.post("/v1/ping", { to: "fd09::3" })).toMatchObject({ result: "timeout" });
     await expect(client.post("/v1/ping", { to: "nobody" })).rejects.toMatchObject({ code: "EDGE_NOT_FOUND" });
@@ -280,6 +297,9 @@ describe("serveHttp", () => {
   });
 
   it("tells a client that nobody listens", async () => {
-    await expect(new AgentClient(path).get("/v1/status")).rejects.toMatchObject({ code: "EDGE_AGENT_NOT_RUNNING", exitCode: 4 });
+    await expect(new AgentClient(path).get("/v1/status")).rejects.toMatchObject({
+      code: "EDGE_AGENT_NOT_RUNNING",
+      exitCode: 4,
+    });
   });
 });

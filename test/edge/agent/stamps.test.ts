@@ -22,7 +22,9 @@ describe("StampReservation", () => {
     const life = fc.record({
       startMs: fc.integer({ min: 0, max: 2_000_000_000_000 }),
       /** how the clock moves between looks, and handshakes made in between */
-      steps: fc.array(fc.tuple(fc.integer({ min: -HOUR_MS, max: HOUR_MS }), fc.integer({ min: 0, max: 50 })), { maxLength: 20 }),
+      steps: fc.array(fc.tuple(fc.integer({ min: -HOUR_MS, max: HOUR_MS }), fc.integer({ min: 0, max: 50 })), {
+        maxLength: 20,
+      }),
       isClean: fc.boolean(),
     });
     fc.assert(fc.property(fc.array(life, { maxLength: 6 }), (lives) => {
