@@ -115,7 +115,9 @@ function main(init: WorkerInit): void {
   };
   const ended = runLoop({ datapath, waiter, counters, nowMs, unixMs: Date.now, drainCommands });
   close();
-  if (ended !== undefined) emit({ op: "fatal", code: "EDGE_DATAPATH_STOPPED", message: `The datapath stopped: ${ended}` });
+  if (ended !== undefined) {
+    emit({ op: "fatal", code: "EDGE_DATAPATH_STOPPED", message: `The datapath stopped: ${ended}` });
+  }
 }
 
 try {

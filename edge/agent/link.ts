@@ -88,7 +88,9 @@ class WorkerLink implements DatapathLink {
   readonly #exited: Promise<void>;
   readonly #waiting = new Map<number, (snapshot: DatapathSnapshot | undefined) => void>();
   readonly #pings = new Map<number, (result: PingResult | undefined) => void>();
-  #settleReady: { resolve(event: Extract<DatapathEvent, { op: "ready" }>): void; reject(error: Error): void } | undefined;
+  #settleReady:
+    | { resolve(event: Extract<DatapathEvent, { op: "ready" }>): void; reject(error: Error): void }
+    | undefined;
   #waker: Waker | undefined;
   #nextQuery = 1;
   #nextPing = 1;
@@ -128,7 +130,9 @@ class WorkerLink implements DatapathLink {
   async query(): Promise<DatapathSnapshot> {
     const query = this.#nextQuery++;
     const snapshot = await settleOrTimeout(this.#waiting, query, QUERY_TIMEOUT_MS, () => this.#request({ query }));
-    if (snapshot === undefined) throw new EdgeError("EDGE_DATAPATH_STOPPED", "Cannot query the datapath: it does not answer");
+    if (snapshot === undefined) {
+      throw new EdgeError("EDGE_DATAPATH_STOPPED", "Cannot query the datapath: it does not answer");
+    }
     return snapshot;
   }
 

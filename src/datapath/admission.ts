@@ -57,6 +57,8 @@ function policyPort(packet: PacketInfo, isReply: boolean): number {
 
 /** ICMP types 3, 11, 12 and ICMPv6 types 1 to 4 carry the packet that they complain about (RFC 792, RFC 4443 §2.1). */
 function isIcmpError(packet: PacketInfo): boolean {
-  if (packet.protocol === PROTOCOL_ICMP) return packet.icmpType === 3 || packet.icmpType === 11 || packet.icmpType === 12;
+  if (packet.protocol === PROTOCOL_ICMP) {
+    return packet.icmpType === 3 || packet.icmpType === 11 || packet.icmpType === 12;
+  }
   return packet.protocol === PROTOCOL_ICMP6 && packet.icmpType >= 1 && packet.icmpType <= 4;
 }

@@ -7,7 +7,6 @@
  *     fromTun      headroom, then the packet being read from the TUN, then tailroom
  *     toUnderlay   sealed messages, back to back, until the underlay is flushed
  *     received     the underlay's receive slots
- *     toTun        headers of merged packets
  */
 import { addressRoomBytes } from "../tunnel/wireguard.ts";
 import { TEMPLATE_BYTES } from "./encapsulation.ts";
@@ -20,7 +19,6 @@ export const TAILROOM_BYTES = 64;
 export const MAX_PACKET_BYTES = 65535;
 /** One superpacket sealed: 65535 octets in segments of 536 would add 122 x 126; more than this is flushed first. */
 export const SEALED_SUPERPACKET_BYTES = 96 * 1024;
-const MERGE_HEADER_BYTES = 64 * 1024;
 
 export interface ArenaLayout {
   readonly bytes: number;
@@ -33,8 +31,6 @@ export interface ArenaLayout {
   readonly toUnderlayAt: number;
   readonly toUnderlayEnd: number;
   readonly receivedAt: number;
-  readonly toTunAt: number;
-  readonly toTunEnd: number;
 }
 
 /**
@@ -54,7 +50,6 @@ export function layoutArena(maxPeers: number, receiveBytes: number, sealedBytes:
   const fromTunSlot = take(HEADROOM_BYTES + VIRTIO_HEADER_BYTES + MAX_PACKET_BYTES + TAILROOM_BYTES);
   const toUnderlayAt = take(sealedBytes);
   const receivedAt = take(receiveBytes);
-  const toTunAt = take(MERGE_HEADER_BYTES);
   return {
     bytes: next,
     maxPeers,
@@ -65,7 +60,5 @@ export function layoutArena(maxPeers: number, receiveBytes: number, sealedBytes:
     toUnderlayAt,
     toUnderlayEnd: toUnderlayAt + sealedBytes,
     receivedAt,
-    toTunAt,
-    toTunEnd: toTunAt + MERGE_HEADER_BYTES,
   };
 }

@@ -63,9 +63,20 @@ export interface Ping {
 
 export type DatapathEvent =
   | { readonly op: "ready"; readonly tun: string; readonly offload: OffloadFacts; readonly port: number }
-  | { readonly op: "pong"; readonly id: number; readonly sequence: number; readonly roundTripMs: number; readonly verdict: Verdict }
+  | {
+    readonly op: "pong";
+    readonly id: number;
+    readonly sequence: number;
+    readonly roundTripMs: number;
+    readonly verdict: Verdict;
+  }
   | { readonly op: "snapshot"; readonly query: number; readonly snapshot: DatapathSnapshot }
-  | { readonly op: "log"; readonly level: "debug" | "info" | "warn" | "error"; readonly event: string; readonly fields: Record<string, unknown> }
+  | {
+    readonly op: "log";
+    readonly level: "debug" | "info" | "warn" | "error";
+    readonly event: string;
+    readonly fields: Record<string, unknown>;
+  }
   /** the datapath cannot go on (TUN deleted, socket closed); the control thread decides what to do */
   | { readonly op: "fatal"; readonly code: string; readonly message: string };
 

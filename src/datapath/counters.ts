@@ -55,7 +55,8 @@ export class DatapathCounters {
   }
 
   addDrop(direction: Direction, reason: Verdict): void {
-    const slot = AT_DROPS + direction * REASON_SLOTS + (reason < REASON_LIMIT ? this.#slotOfReason[reason]! : REASON_LIST.length);
+    const slot = AT_DROPS + direction * REASON_SLOTS +
+      (reason < REASON_LIMIT ? this.#slotOfReason[reason]! : REASON_LIST.length);
     this.#slots[slot] = this.#slots[slot]! + 1;
   }
 

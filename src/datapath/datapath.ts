@@ -47,8 +47,11 @@ export class Datapath {
     this.#emit = emit;
     this.node = new Node(parts);
     this.#runs = new SealedRuns(parts.underlay, parts.layout.toUnderlayAt, parts.layout.toUnderlayEnd);
-    this.#echo = new EchoProbe(this.node, nowMs, (id, sequence, roundTripMs, verdict) =>
-      this.#emit({ op: "pong", id, sequence, roundTripMs, verdict }));
+    this.#echo = new EchoProbe(
+      this.node,
+      nowMs,
+      (id, sequence, roundTripMs, verdict) => this.#emit({ op: "pong", id, sequence, roundTripMs, verdict }),
+    );
     this.#egress = new Egress(this.node, this.#runs, this.#staging);
     this.#ingress = new Ingress(this.node, this.#echo);
   }
@@ -141,8 +144,12 @@ export class Datapath {
   /** What the tunnel wants to send, what waited for a session, and everything sealed, goes out. */
   #finish(nowMs: number): void {
     const { wireguard } = this.node.parts;
-    for (let peer = wireguard.ready.take(); peer !== undefined; peer = wireguard.ready.take()) this.#sendStaged(peer, nowMs);
-    for (let peer = wireguard.abandoned.take(); peer !== undefined; peer = wireguard.abandoned.take()) this.#dropStaged(peer);
+    for (let peer = wireguard.ready.take(); peer !== undefined; peer = wireguard.ready.take()) {
+      this.#sendStaged(peer, nowMs);
+    }
+    for (let peer = wireguard.abandoned.take(); peer !== undefined; peer = wireguard.abandoned.take()) {
+      this.#dropStaged(peer);
+    }
     if (wireguard.outbox.count > 0) this.#sendOutbox();
     this.#runs.flush();
     this.#countSendErrors();

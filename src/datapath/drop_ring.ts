@@ -2,7 +2,7 @@
  * The last dropped packets, for `monitor --drops`: who, to whom, why. A fixed ring of numbers, so that a flood of drops costs
  * nothing but itself; text is made when somebody asks.
  */
-import { type IpAddress, formatAddress } from "../ip/address.ts";
+import { formatAddress, type IpAddress } from "../ip/address.ts";
 import type { Verdict } from "../verdict.ts";
 import type { PacketInfo } from "../wire/packet.ts";
 import type { DropRecord } from "./control.ts";
@@ -23,7 +23,14 @@ export class DropRing {
    * @param packet what was read of it, or `undefined` when it could not be read
    * @param identity of the other side, 0 when unknown
    */
-  add(unixMs: number, direction: Direction, verdict: Verdict, bytes: Uint8Array, packet: PacketInfo | undefined, identity: number): void {
+  add(
+    unixMs: number,
+    direction: Direction,
+    verdict: Verdict,
+    bytes: Uint8Array,
+    packet: PacketInfo | undefined,
+    identity: number,
+  ): void {
     const slot = this.#count++ % CAPACITY;
     const fields = this.#fields;
     let at = slot * FIELDS;

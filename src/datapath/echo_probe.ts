@@ -13,7 +13,13 @@ import {
   PROTOCOL_ICMP,
   PROTOCOL_ICMP6,
 } from "../wire/numbers.ts";
-import { ICMP6_ECHO_REPLY, ICMP6_ECHO_REQUEST, ICMP_ECHO_REPLY, ICMP_ECHO_REQUEST, type PacketInfo } from "../wire/packet.ts";
+import {
+  ICMP6_ECHO_REPLY,
+  ICMP6_ECHO_REQUEST,
+  ICMP_ECHO_REPLY,
+  ICMP_ECHO_REQUEST,
+  type PacketInfo,
+} from "../wire/packet.ts";
 import type { Egress } from "./egress.ts";
 import type { Node } from "./node.ts";
 

@@ -71,7 +71,9 @@ export class Egress {
     this.#hasPacket = false;
     this.#identity = 0;
     const verdict = this.#steps(at, end, nowMs);
-    if (verdict !== FORWARD) this.#node.drop(EGRESS, verdict, this.#hasPacket ? this.#packet : undefined, this.#identity);
+    if (verdict !== FORWARD) {
+      this.#node.drop(EGRESS, verdict, this.#hasPacket ? this.#packet : undefined, this.#identity);
+    }
     return verdict;
   }
 
@@ -138,11 +140,26 @@ export class Egress {
     return FORWARD;
   }
 
-  #sealSegment(peer: Peer, session: Session, segmentAt: number, segmentEnd: number, entropy: number, ecn: number): void {
+  #sealSegment(
+    peer: Peer,
+    session: Session,
+    segmentAt: number,
+    segmentEnd: number,
+    entropy: number,
+    ecn: number,
+  ): void {
     const node = this.#node;
     const { arena, wireguard, cipher } = node.parts;
     const slot = peer.slot;
-    const outerAt = encapsulate(arena, node.templateAt(slot), node.envelopeBytesOf(slot), segmentAt, segmentEnd, entropy, node.sums);
+    const outerAt = encapsulate(
+      arena,
+      node.templateAt(slot),
+      node.envelopeBytesOf(slot),
+      segmentAt,
+      segmentEnd,
+      entropy,
+      node.sums,
+    );
     const padding = this.#paddingOf(segmentEnd - outerAt);
     const saved = this.#saved;
     for (let i = 0; i < padding; i++) {
@@ -150,7 +167,14 @@ export class Egress {
       arena[segmentEnd + i] = 0;
     }
     const runs = this.#runs;
-    const messageEnd = wireguard.writeTransport(session, cipher, arena, outerAt - WIREGUARD_HEADER_BYTES, segmentEnd + padding, runs.at);
+    const messageEnd = wireguard.writeTransport(
+      session,
+      cipher,
+      arena,
+      outerAt - WIREGUARD_HEADER_BYTES,
+      segmentEnd + padding,
+      runs.at,
+    );
     for (let i = 0; i < padding; i++) arena[segmentEnd + i] = saved[i]!;
     runs.add(messageEnd, peer.endpointAt, ecn);
   }

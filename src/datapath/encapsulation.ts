@@ -159,7 +159,13 @@ const header = new GeneveHeader(); // scratch of decapsulate, used within one ca
  * @param end  one past the plaintext; WireGuard's padding may follow the packet
  * @param into record to fill: all fields on FORWARD, none on a drop
  */
-export function decapsulate(bytes: Uint8Array, at: number, end: number, protocol: TunnelProtocol, into: Envelope): Verdict {
+export function decapsulate(
+  bytes: Uint8Array,
+  at: number,
+  end: number,
+  protocol: TunnelProtocol,
+  into: Envelope,
+): Verdict {
   if (end - at < IPV4_HEADER_BYTES) return DROP_INVALID_PACKET;
   const version = readU8(bytes, at) >> 4;
   let udpAt: number;
@@ -197,7 +203,9 @@ export function decapsulate(bytes: Uint8Array, at: number, end: number, protocol
     innerAt += ETHERNET_HEADER_BYTES;
   }
   if (ethertype !== ETHERTYPE_IPV4 && ethertype !== ETHERTYPE_IPV6) return DROP_UNSUPPORTED_L2;
-  if (innerAt >= udpEnd || readU8(bytes, innerAt) >> 4 !== (ethertype === ETHERTYPE_IPV4 ? 4 : 6)) return DROP_INVALID_PACKET;
+  if (innerAt >= udpEnd || readU8(bytes, innerAt) >> 4 !== (ethertype === ETHERTYPE_IPV4 ? 4 : 6)) {
+    return DROP_INVALID_PACKET;
+  }
   into.innerAt = innerAt;
   into.innerEnd = udpEnd;
   into.vni = header.vni;

@@ -63,10 +63,8 @@ export class Ingress {
   constructor(node: Node, echo: EchoProbe) {
     this.#node = node;
     this.#echo = echo;
-    const { arena, layout, tun } = node.parts;
-    if (tun.hasOffload) {
-      this.#merger = new Merger(arena, { tcp: true, udp: tun.hasUdpOffload, headersAt: layout.toTunAt });
-    }
+    const { arena, tun } = node.parts;
+    if (tun.hasOffload) this.#merger = new Merger(arena, { tcp: true, udp: tun.hasUdpOffload });
     this.#write = (pieces, count) => this.#writeTun(pieces, count);
   }
 
@@ -84,7 +82,9 @@ export class Ingress {
       this.#hasPacket = false;
       this.#identity = 0;
       const verdict = run.isTruncated ? DROP_TRUNCATED : this.#steps(at, end, run, nowMs);
-      if (verdict !== FORWARD) this.#node.drop(INGRESS, verdict, this.#hasPacket ? this.#packet : undefined, this.#identity);
+      if (verdict !== FORWARD) {
+        this.#node.drop(INGRESS, verdict, this.#hasPacket ? this.#packet : undefined, this.#identity);
+      }
       datagrams++;
       at = end;
     } while (at < run.end);

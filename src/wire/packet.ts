@@ -140,7 +140,17 @@ function readTransport(bytes: Uint8Array, at: number, end: number, protocol: num
     if (available < TCP_HEADER_BYTES) return DROP_INVALID_PACKET;
     const headerBytes = (readU8(bytes, at + 12) >> 4) * 4;
     if (headerBytes < TCP_HEADER_BYTES || headerBytes > available) return DROP_INVALID_PACKET;
-    return setTransport(into, at, protocol, readU16(bytes, at), readU16(bytes, at + 2), readU8(bytes, at + 13), 0, 0, at + headerBytes);
+    return setTransport(
+      into,
+      at,
+      protocol,
+      readU16(bytes, at),
+      readU16(bytes, at + 2),
+      readU8(bytes, at + 13),
+      0,
+      0,
+      at + headerBytes,
+    );
   }
   if (protocol === PROTOCOL_UDP) {
     if (available < UDP_HEADER_BYTES) return DROP_INVALID_PACKET;
@@ -159,7 +169,17 @@ function readTransport(bytes: Uint8Array, at: number, end: number, protocol: num
   }
   if (protocol === PROTOCOL_SCTP) {
     if (available < SCTP_HEADER_BYTES) return DROP_INVALID_PACKET;
-    return setTransport(into, at, protocol, readU16(bytes, at), readU16(bytes, at + 2), 0, 0, 0, at + SCTP_HEADER_BYTES);
+    return setTransport(
+      into,
+      at,
+      protocol,
+      readU16(bytes, at),
+      readU16(bytes, at + 2),
+      0,
+      0,
+      0,
+      at + SCTP_HEADER_BYTES,
+    );
   }
   return DROP_UNKNOWN_L4;
 }

@@ -1,5 +1,10 @@
 /** The two doors of the datapath, as doubles: a TUN that is two queues, and an underlay on a FakeNetwork. */
-import { formatUnderlayAddr, parseUnderlayAddr, readUnderlayAddr, writeUnderlayAddr } from "../../src/ip/underlay_addr.ts";
+import {
+  formatUnderlayAddr,
+  parseUnderlayAddr,
+  readUnderlayAddr,
+  writeUnderlayAddr,
+} from "../../src/ip/underlay_addr.ts";
 import type { ReceivedRun, Tun, Underlay } from "../../src/ports.ts";
 import type { FakeNetwork } from "./network.ts";
 
@@ -58,14 +63,24 @@ export class FakeUnderlay implements Underlay {
   #queued: { at: number; end: number; segmentBytes: number; to: string }[] = [];
   #backlog: { bytes: Uint8Array; from: string }[] = [];
 
-  constructor(arena: Uint8Array, network: FakeNetwork, address: string, receiveAt: number, slots: number, maxSegments = 64) {
+  constructor(
+    arena: Uint8Array,
+    network: FakeNetwork,
+    address: string,
+    receiveAt: number,
+    slots: number,
+    maxSegments = 64,
+  ) {
     this.#arena = arena;
     this.#network = network;
     this.address = address;
     this.#receiveAt = receiveAt;
     this.maxSegments = maxSegments;
     this.hasSegmentation = maxSegments > 1;
-    this.received = Array.from({ length: slots }, () => ({ at: 0, end: 0, segmentBytes: 0, fromAt: 0, ecn: 0, isTruncated: false }));
+    this.received = Array.from(
+      { length: slots },
+      () => ({ at: 0, end: 0, segmentBytes: 0, fromAt: 0, ecn: 0, isTruncated: false }),
+    );
   }
 
   /** Puts a datagram into the receive queue as if it came from `from`. */
@@ -90,7 +105,8 @@ export class FakeUnderlay implements Underlay {
       let end = at + first.bytes.length;
       for (let isOpen = this.hasSegmentation; isOpen && this.#backlog.length > 0;) {
         const next = this.#backlog[0]!;
-        isOpen = next.from === first.from && next.bytes.length <= first.bytes.length && end + next.bytes.length <= at + SLOT_BYTES;
+        isOpen = next.from === first.from && next.bytes.length <= first.bytes.length &&
+          end + next.bytes.length <= at + SLOT_BYTES;
         if (!isOpen) break;
         this.#backlog.shift();
         this.#arena.set(next.bytes, end);
@@ -99,7 +115,14 @@ export class FakeUnderlay implements Underlay {
       }
       const fromAt = at + SLOT_BYTES;
       writeUnderlayAddr(this.#arena, fromAt, parseUnderlayAddr(first.from)!);
-      Object.assign(this.received[count]!, { at, end, segmentBytes: first.bytes.length, fromAt, ecn: 0, isTruncated: false });
+      Object.assign(this.received[count]!, {
+        at,
+        end,
+        segmentBytes: first.bytes.length,
+        fromAt,
+        ecn: 0,
+        isTruncated: false,
+      });
       count++;
     }
     return count;

@@ -190,7 +190,9 @@ export function directionOf(rules: readonly TestRule[] | undefined): DirectionUp
   const classes: number[] = [];
   const segments: number[] = [];
   [0, ...identities].forEach((identity, number) => {
-    const own = rules.map((rule, index) => ({ ...rule, index })).filter((rule) => rule.identity === identity || rule.identity === 0);
+    const own = rules.map((rule, index) => ({ ...rule, index })).filter((rule) =>
+      rule.identity === identity || rule.identity === 0
+    );
     const keys = own.map((rule) => ({ key: makeKey(rule.protocol, rule.port), rule })).sort((a, b) => a.key - b.key);
     const block = [0, closed];
     for (const { key, rule } of keys) {

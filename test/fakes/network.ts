@@ -61,6 +61,11 @@ export class FakeNetwork {
     return due.sort((a, b) => a.dueMs - b.dueMs);
   }
 
+  /** When the next datagram arrives anywhere, Infinity when none is under way. */
+  get nextMs(): number {
+    return this.#inFlight.reduce((least, datagram) => Math.min(least, datagram.dueMs), Infinity);
+  }
+
   /** When the next datagram arrives at one of these, Infinity when none is under way to them. */
   nextMsFor(addresses: readonly string[]): number {
     let least = Infinity;

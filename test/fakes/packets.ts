@@ -59,21 +59,62 @@ function transportOf(fields: PacketFields, kind: string, isV4: boolean): number[
   const ports = [...be16(fields.sourcePort ?? 40000), ...be16(fields.destinationPort ?? 80)];
   if (kind === "tcp") {
     const flags = fields.flags ?? 0x10;
-    return [...ports, ...be32(fields.sequence ?? 1), ...be32(fields.acknowledgement ?? 1), 0x50, flags, 0xff, 0xff, 0, 0, 0, 0, ...payload];
+    return [
+      ...ports,
+      ...be32(fields.sequence ?? 1),
+      ...be32(fields.acknowledgement ?? 1),
+      0x50,
+      flags,
+      0xff,
+      0xff,
+      0,
+      0,
+      0,
+      0,
+      ...payload,
+    ];
   }
   if (kind === "udp") return [...ports, ...be16(8 + payload.length), 0, 0, ...payload];
   return [fields.icmpType ?? (isV4 ? 8 : 128), fields.icmpCode ?? 0, 0, 0, ...be16(fields.id ?? 7), 0, 1, ...payload];
 }
 
-function ipHeader(fields: PacketFields, source: number[], destination: number[], protocol: number, payloadBytes: number): number[] {
+function ipHeader(
+  fields: PacketFields,
+  source: number[],
+  destination: number[],
+  protocol: number,
+  payloadBytes: number,
+): number[] {
   const trafficClass = fields.trafficClass ?? 0;
   const ttl = fields.ttl ?? 64;
   if (source.length === 4) {
     const header = Uint8Array.from([
-      0x45, trafficClass, ...be16(20 + payloadBytes), 0, 1, 0x40, 0, ttl, protocol, 0, 0, ...source, ...destination,
+      0x45,
+      trafficClass,
+      ...be16(20 + payloadBytes),
+      0,
+      1,
+      0x40,
+      0,
+      ttl,
+      protocol,
+      0,
+      0,
+      ...source,
+      ...destination,
     ]);
     header.set(be16(ones(header)), 10);
     return [...header];
   }
-  return [0x60 | (trafficClass >> 4), (trafficClass & 15) << 4, 0, 0, ...be16(payloadBytes), protocol, ttl, ...source, ...destination];
+  return [
+    0x60 | (trafficClass >> 4),
+    (trafficClass & 15) << 4,
+    0,
+    0,
+    ...be16(payloadBytes),
+    protocol,
+    ttl,
+    ...source,
+    ...destination,
+  ];
 }

@@ -228,7 +228,10 @@ export class WireGuardPair {
   readonly toA: Peer;
   #actions: Action[] = [];
 
-  constructor(ciphers: Ciphers, options: Partial<NetworkOptions> & { a?: Partial<PeerSpec>; b?: Partial<PeerSpec> } = {}) {
+  constructor(
+    ciphers: Ciphers,
+    options: Partial<NetworkOptions> & { a?: Partial<PeerSpec>; b?: Partial<PeerSpec> } = {},
+  ) {
     const seed = options.seed ?? 1;
     this.network = new FakeNetwork({ delayMs: 10, ...options, seed });
     this.a = new FakeNode(ciphers, this.network, "192.0.2.1:51820", seed * 2 + 1000);

@@ -27,8 +27,14 @@ beforeAll(async () => {
 const A = { name: "a", addresses: ["10.9.0.1", "fd09::1"], underlay: "192.0.2.1", identity: 65537 };
 const B = { name: "b", addresses: ["10.9.0.2", "fd09::2"], underlay: "192.0.2.2", identity: 65538 };
 
-function meet(options: { seed?: number; loss?: number; jitterMs?: number; offload?: boolean; underlays?: [string, string] } = {}) {
-  const network = new FakeNetwork({ seed: options.seed ?? 1, loss: options.loss ?? 0, jitterMs: options.jitterMs ?? 0 });
+function meet(
+  options: { seed?: number; loss?: number; jitterMs?: number; offload?: boolean; underlays?: [string, string] } = {},
+) {
+  const network = new FakeNetwork({
+    seed: options.seed ?? 1,
+    loss: options.loss ?? 0,
+    jitterMs: options.jitterMs ?? 0,
+  });
   const offload = options.offload ?? false;
   const [underlayA, underlayB] = options.underlays ?? [A.underlay, B.underlay];
   const a = new MeshNode(network, ciphers, { ...A, offload, underlay: underlayA });
@@ -39,20 +45,49 @@ function meet(options: { seed?: number; loss?: number; jitterMs?: number; offloa
   return { network, a, b };
 }
 
-const tcp = (from: string, to: string, sourcePort: number, destinationPort: number, flags: number, payload?: Uint8Array) =>
-  makePacket({ source: from, destination: to, protocol: "tcp", sourcePort, destinationPort, flags, ...(payload && { payload }) });
+const tcp = (
+  from: string,
+  to: string,
+  sourcePort: number,
+  destinationPort: number,
+  flags: number,
+  payload?: Uint8Array,
+) =>
+  makePacket({
+    source: from,
+    destination: to,
+    protocol: "tcp",
+    sourcePort,
+    destinationPort,
+    flags,
+    ...(payload && { payload }),
+  });
 const SYN = 2, SYN_ACK = 18, ACK = 16;
 
 describe("two members", () => {
-  it.each([
-    ["IPv4 in IPv4", "10.9.0.1", "10.9.0.2", undefined],
-    ["IPv6 in IPv4", "fd09::1", "fd09::2", undefined],
-    ["IPv4 in IPv6", "10.9.0.1", "10.9.0.2", ["2001:db8::1", "2001:db8::2"]],
-    ["IPv6 in IPv6", "fd09::1", "fd09::2", ["2001:db8::1", "2001:db8::2"]],
-  ] as const)("carry a packet and its answer unchanged, %s", (_, from, to, underlays) => {
+  it.each(
+    [
+      ["IPv4 in IPv4", "10.9.0.1", "10.9.0.2", undefined],
+      ["IPv6 in IPv4", "fd09::1", "fd09::2", undefined],
+      ["IPv4 in IPv6", "10.9.0.1", "10.9.0.2", ["2001:db8::1", "2001:db8::2"]],
+      ["IPv6 in IPv6", "fd09::1", "fd09::2", ["2001:db8::1", "2001:db8::2"]],
+    ] as const,
+  )("carry a packet and its answer unchanged, %s", (_, from, to, underlays) => {
     const { a, b } = meet(underlays ? { underlays: [...underlays] } : {});
-    const request = makePacket({ source: from, destination: to, sourcePort: 4000, destinationPort: 53, payload: new Uint8Array(700).fill(1) });
-    const answer = makePacket({ source: to, destination: from, sourcePort: 53, destinationPort: 4000, payload: new Uint8Array(9) });
+    const request = makePacket({
+      source: from,
+      destination: to,
+      sourcePort: 4000,
+      destinationPort: 53,
+      payload: new Uint8Array(700).fill(1),
+    });
+    const answer = makePacket({
+      source: to,
+      destination: from,
+      sourcePort: 53,
+      destinationPort: 4000,
+      payload: new Uint8Array(9),
+    });
     a.send(request);
     runUntil([a, b], 100);
     expect(b.takeDelivered()).toEqual([request]);
@@ -122,13 +157,22 @@ describe("policy in the datapath", () => {
 
   it("admits what a rule allows and names the reason for what none does", () => {
     const { a, b } = pair;
-    b.setPolicy(policyOf(2, [{ identity: A.identity, protocol: 6, port: 80, verdict: "allow" }, { identity: 0, protocol: 6, port: 23, verdict: "deny" }]));
+    b.setPolicy(
+      policyOf(2, [{ identity: A.identity, protocol: 6, port: 80, verdict: "allow" }, {
+        identity: 0,
+        protocol: 6,
+        port: 23,
+        verdict: "deny",
+      }]),
+    );
     for (const port of [80, 81, 23]) a.send(tcp("10.9.0.1", "10.9.0.2", 4000, port, SYN));
     runUntil([a, b], 50);
     expect(b.takeDelivered().map((bytes) => (bytes[22]! << 8) | bytes[23]!)).toEqual([80]);
     expect(b.counters.drops(INGRESS, DROP_POLICY_DENIED)).toBe(1);
     expect(b.counters.drops(INGRESS, DROP_POLICY_DENY)).toBe(1);
-    expect(b.datapath.snapshot(50).drops.map((drop) => [drop.source, drop.destinationPort, drop.identity, drop.verdict])).toEqual([
+    expect(
+      b.datapath.snapshot(50).drops.map((drop) => [drop.source, drop.destinationPort, drop.identity, drop.verdict]),
+    ).toEqual([
       ["10.9.0.1", 81, A.identity, DROP_POLICY_DENIED],
       ["10.9.0.1", 23, A.identity, DROP_POLICY_DENY],
     ]);
@@ -168,9 +212,19 @@ describe("policy in the datapath", () => {
     a.send(request);
     runUntil([a, b], 50);
     const unreachable = (quoted: Uint8Array) =>
-      makePacket({ source: "10.9.0.2", destination: "10.9.0.1", protocol: "icmp", icmpType: 3, icmpCode: 3, id: 0, payload: quoted.slice(0, 28) });
+      makePacket({
+        source: "10.9.0.2",
+        destination: "10.9.0.1",
+        protocol: "icmp",
+        icmpType: 3,
+        icmpCode: 3,
+        id: 0,
+        payload: quoted.slice(0, 28),
+      });
     b.send(unreachable(request));
-    b.send(unreachable(makePacket({ source: "10.9.0.1", destination: "10.9.0.2", sourcePort: 4001, destinationPort: 9 })));
+    b.send(
+      unreachable(makePacket({ source: "10.9.0.1", destination: "10.9.0.2", sourcePort: 4001, destinationPort: 9 })),
+    );
     runUntil([a, b], 100);
     expect(a.takeDelivered().length).toBe(1);
     expect(a.counters.drops(INGRESS, DROP_POLICY_DENIED)).toBe(1);
@@ -180,7 +234,13 @@ describe("policy in the datapath", () => {
 describe("what a peer may not do", () => {
   it("claim an identity that its address does not have", () => {
     const { a, b } = meet();
-    a.datapath.apply({ op: "self", addresses: [parseAddress("10.9.0.1")!], underlay: parseAddress(A.underlay)!, identity: 65999, tunnelProtocol: "geneve" }, 0);
+    a.datapath.apply({
+      op: "self",
+      addresses: [parseAddress("10.9.0.1")!],
+      underlay: parseAddress(A.underlay)!,
+      identity: 65999,
+      tunnelProtocol: "geneve",
+    }, 0);
     a.send(makePacket({ source: "10.9.0.1", destination: "10.9.0.2" }));
     runUntil([a, b], 50);
     expect([b.takeDelivered().length, b.counters.drops(INGRESS, DROP_IDENTITY_MISMATCH)]).toEqual([0, 1]);
@@ -188,9 +248,20 @@ describe("what a peer may not do", () => {
 
   it("send from an address that is another member's, or nobody's", () => {
     const { network, a, b } = meet();
-    const c = new MeshNode(network, ciphers, { name: "c", addresses: ["10.9.0.3"], underlay: "192.0.2.3", identity: 65540 });
+    const c = new MeshNode(network, ciphers, {
+      name: "c",
+      addresses: ["10.9.0.3"],
+      underlay: "192.0.2.3",
+      identity: 65540,
+    });
     b.learn(c);
-    a.datapath.apply({ op: "self", addresses: ["10.9.0.3", "10.9.0.9"].map((text) => parseAddress(text)!), underlay: parseAddress(A.underlay)!, identity: 65540, tunnelProtocol: "geneve" }, 0);
+    a.datapath.apply({
+      op: "self",
+      addresses: ["10.9.0.3", "10.9.0.9"].map((text) => parseAddress(text)!),
+      underlay: parseAddress(A.underlay)!,
+      identity: 65540,
+      tunnelProtocol: "geneve",
+    }, 0);
     a.send(makePacket({ source: "10.9.0.3", destination: "10.9.0.2" }));
     a.send(makePacket({ source: "10.9.0.9", destination: "10.9.0.2" }));
     runUntil([a, b], 50);
@@ -199,7 +270,12 @@ describe("what a peer may not do", () => {
 
   it("have us deliver to an address that is not ours", () => {
     const { a, b } = meet();
-    a.datapath.apply({ op: "ip", prefix: { address: parseAddress("10.9.0.77")!, length: 32 }, identity: 65538, peer: b.wireguard.publicKey }, 0);
+    a.datapath.apply({
+      op: "ip",
+      prefix: { address: parseAddress("10.9.0.77")!, length: 32 },
+      identity: 65538,
+      peer: b.wireguard.publicKey,
+    }, 0);
     a.send(makePacket({ source: "10.9.0.1", destination: "10.9.0.77" }));
     runUntil([a, b], 50);
     expect([b.takeDelivered().length, b.counters.drops(INGRESS, DROP_NOT_FOR_US)]).toEqual([0, 1]);
@@ -208,7 +284,9 @@ describe("what a peer may not do", () => {
   it("replay a message", () => {
     const { network, a, b } = meet();
     const seen: Uint8Array[] = [];
-    network.tap = (datagram) => (datagram.bytes[0] === 4 && datagram.to === b.underlay.address && seen.push(datagram.bytes), true);
+    network.tap = (
+      datagram,
+    ) => (datagram.bytes[0] === 4 && datagram.to === b.underlay.address && seen.push(datagram.bytes), true);
     a.send(makePacket({ source: "10.9.0.1", destination: "10.9.0.2" }));
     runUntil([a, b], 50);
     b.underlay.inject(a.underlay.address, seen[0]!);

@@ -1,7 +1,14 @@
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { Checksummer } from "../../../src/bytes/checksum.ts";
-import { decapsulate, encapsulate, Envelope, envelopeBytes, type TunnelProtocol, writeTemplate } from "../../../src/datapath/encapsulation.ts";
+import {
+  decapsulate,
+  encapsulate,
+  Envelope,
+  envelopeBytes,
+  type TunnelProtocol,
+  writeTemplate,
+} from "../../../src/datapath/encapsulation.ts";
 import { parseAddress } from "../../../src/ip/address.ts";
 import {
   DROP_CONTROL_MESSAGE,
@@ -63,8 +70,11 @@ describe("encapsulate", () => {
           expect(decapsulate(arena, at, end + 15, protocol, envelope)).toBe(FORWARD); // padding behind is no part of it
           expect(arena.slice(envelope.innerAt, envelope.innerEnd)).toEqual(inner);
           expect([envelope.vni, envelope.outerVersion]).toEqual([0x010203, version]);
-          expect(arena.slice(envelope.outerSourceAt, envelope.outerSourceAt + (version === 4 ? 4 : 16))).toEqual(parseAddress(from));
-          expect(arena.slice(envelope.outerDestinationAt, envelope.outerDestinationAt + (version === 4 ? 4 : 16))).toEqual(parseAddress(to));
+          expect(arena.slice(envelope.outerSourceAt, envelope.outerSourceAt + (version === 4 ? 4 : 16))).toEqual(
+            parseAddress(from),
+          );
+          expect(arena.slice(envelope.outerDestinationAt, envelope.outerDestinationAt + (version === 4 ? 4 : 16)))
+            .toEqual(parseAddress(to));
         }
       }
     }
@@ -101,15 +111,18 @@ describe("decapsulate", () => {
 
   it("answers mutated envelopes with a known verdict, and points nowhere outside them", () => {
     const mutations = fc.array(fc.tuple(fc.nat(80), fc.nat(255)), { maxLength: 4 });
-    fc.assert(fc.property(mutations, fc.nat(110), (changes, cut) => {
-      const { arena, at, end } = wrap(INNER4, "172.31.0.1", "172.31.0.2");
-      for (const [offset, octet] of changes) arena[at + offset] = octet;
-      const last = Math.max(at, end - cut + 20);
-      const envelope = new Envelope();
-      const verdict = decapsulate(arena, at, last, "geneve", envelope);
-      if (verdict !== FORWARD) return void expect(REASONS.has(verdict)).toBe(true);
-      expect(envelope.innerEnd).toBeLessThanOrEqual(last);
-      expect(envelope.innerAt).toBeLessThan(envelope.innerEnd);
-    }), { numRuns: 5000 });
+    fc.assert(
+      fc.property(mutations, fc.nat(110), (changes, cut) => {
+        const { arena, at, end } = wrap(INNER4, "172.31.0.1", "172.31.0.2");
+        for (const [offset, octet] of changes) arena[at + offset] = octet;
+        const last = Math.max(at, end - cut + 20);
+        const envelope = new Envelope();
+        const verdict = decapsulate(arena, at, last, "geneve", envelope);
+        if (verdict !== FORWARD) return void expect(REASONS.has(verdict)).toBe(true);
+        expect(envelope.innerEnd).toBeLessThanOrEqual(last);
+        expect(envelope.innerAt).toBeLessThan(envelope.innerEnd);
+      }),
+      { numRuns: 5000 },
+    );
   });
 });

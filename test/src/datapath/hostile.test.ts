@@ -26,8 +26,19 @@ function mutate(bytes: Uint8Array, random: () => number): Uint8Array {
 
 function meet() {
   const network = new FakeNetwork({ seed: SEED });
-  const a = new MeshNode(network, ciphers, { name: "a", addresses: ["10.9.0.1", "fd09::1"], underlay: "192.0.2.1", identity: 65537 });
-  const b = new MeshNode(network, ciphers, { name: "b", addresses: ["10.9.0.2", "fd09::2"], underlay: "192.0.2.2", identity: 65538, offload: true });
+  const a = new MeshNode(network, ciphers, {
+    name: "a",
+    addresses: ["10.9.0.1", "fd09::1"],
+    underlay: "192.0.2.1",
+    identity: 65537,
+  });
+  const b = new MeshNode(network, ciphers, {
+    name: "b",
+    addresses: ["10.9.0.2", "fd09::2"],
+    underlay: "192.0.2.2",
+    identity: 65538,
+    offload: true,
+  });
   a.learn(b);
   b.learn(a);
   for (const node of [a, b]) node.setPolicy(policyOf(1));
@@ -41,7 +52,13 @@ describe(`the ingress path under ${COUNT} hostile datagrams (seed ${SEED})`, () 
     const genuine: Uint8Array[] = [];
     network.tap = (datagram) => (genuine.push(datagram.bytes.slice()), true);
     for (const destination of ["10.9.0.2", "fd09::2"]) {
-      a.send(makePacket({ source: destination.includes(":") ? "fd09::1" : "10.9.0.1", destination, payload: new Uint8Array(200) }));
+      a.send(
+        makePacket({
+          source: destination.includes(":") ? "fd09::1" : "10.9.0.1",
+          destination,
+          payload: new Uint8Array(200),
+        }),
+      );
     }
     runUntil([a, b], 100);
     const delivered = b.takeDelivered().length;
@@ -83,13 +100,20 @@ describe(`the ingress path under ${COUNT} hostile datagrams (seed ${SEED})`, () 
     const peer = a.wireguard.findPeer(b.wireguard.publicKey)!;
     const cipher = ciphers.packetCipher(a.arena);
     const at = a.datapath.node.parts.layout.fromTunAt;
-    const inner = makePacket({ source: "10.9.0.1", destination: "10.9.0.2", protocol: "tcp", payload: new Uint8Array(64) });
+    const inner = makePacket({
+      source: "10.9.0.1",
+      destination: "10.9.0.2",
+      protocol: "tcp",
+      payload: new Uint8Array(64),
+    });
     // a genuine envelope, taken from our own encapsulation of that packet
     const envelope = genuineEnvelope(a, b, inner);
     const rounds = Math.floor(COUNT / 4);
     let forwarded = 0;
     for (let i = 0; i < rounds; i++) {
-      const plain = random() < 0.1 ? Uint8Array.from({ length: Math.floor(random() * 200) }, () => random() * 256) : mutate(envelope, random);
+      const plain = random() < 0.1
+        ? Uint8Array.from({ length: Math.floor(random() * 200) }, () => random() * 256)
+        : mutate(envelope, random);
       a.arena.set(plain, at + 16);
       const session = a.wireguard.sealing(peer, network.nowMs)!;
       const end = a.wireguard.writeTransport(session, cipher, a.arena, at, at + 16 + plain.length, at);

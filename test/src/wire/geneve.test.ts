@@ -27,8 +27,16 @@ describe("readGeneve", () => {
     ["seven octets", "00 00 65 58 01 23 45", DROP_INVALID_PACKET],
     ["a version other than 0", "40 00 65 58 01 23 45 00", DROP_INVALID_PACKET],
     ["options that run past the datagram", "02 00 65 58 01 23 45 00 0101 01 01", DROP_INVALID_GENEVE_OPTION],
-    ["an option that runs past the options' length", "01 00 65 58 01 23 45 00 0101 01 01 deadbeef", DROP_INVALID_GENEVE_OPTION],
-    ["a critical option, such as Cilium's DSR", "03 40 65 58 01 23 45 00 014b 81 02 0a000001 1f900000", DROP_INVALID_GENEVE_OPTION],
+    [
+      "an option that runs past the options' length",
+      "01 00 65 58 01 23 45 00 0101 01 01 deadbeef",
+      DROP_INVALID_GENEVE_OPTION,
+    ],
+    [
+      "a critical option, such as Cilium's DSR",
+      "03 40 65 58 01 23 45 00 014b 81 02 0a000001 1f900000",
+      DROP_INVALID_GENEVE_OPTION,
+    ],
   ])("drops %s and writes no field", (_, text, reason) => {
     const header = new GeneveHeader();
     const before = { ...header };
@@ -38,12 +46,14 @@ describe("readGeneve", () => {
   });
 
   it("reads back what writeGeneve wrote", () => {
-    fc.assert(fc.property(fc.integer({ min: 0, max: 0xffffff }), fc.integer({ min: 0, max: 0xffff }), (vni, protocol) => {
-      const bytes = new Uint8Array(GENEVE_BASE_BYTES).fill(0xff);
-      writeGeneve(bytes, 0, vni, protocol);
-      const { verdict, header } = read(bytes);
-      expect([verdict, header.vni, header.protocol, header.isControl]).toEqual([FORWARD, vni, protocol, false]);
-    }));
+    fc.assert(
+      fc.property(fc.integer({ min: 0, max: 0xffffff }), fc.integer({ min: 0, max: 0xffff }), (vni, protocol) => {
+        const bytes = new Uint8Array(GENEVE_BASE_BYTES).fill(0xff);
+        writeGeneve(bytes, 0, vni, protocol);
+        const { verdict, header } = read(bytes);
+        expect([verdict, header.vni, header.protocol, header.isControl]).toEqual([FORWARD, vni, protocol, false]);
+      }),
+    );
   });
 
   it("answers any octets with a verdict, and never points past their end", () => {

@@ -34,16 +34,32 @@ const withExtensions = (first: number, extensions: number[]) => {
 
 describe("readPacket", () => {
   it("reads TCP over IPv4 down to its ports and flags", () => {
-    const { verdict, packet } = read(makePacket({ ...V4, protocol: "tcp", sourcePort: 40001, destinationPort: 443, flags: 0x02, trafficClass: 3 }));
+    const { verdict, packet } = read(
+      makePacket({ ...V4, protocol: "tcp", sourcePort: 40001, destinationPort: 443, flags: 0x02, trafficClass: 3 }),
+    );
     expect(verdict).toBe(FORWARD);
     expect({ ...packet }).toEqual({
-      version: 4, at: 0, end: 40, sourceAt: 12, destinationAt: 16, trafficClass: 3, transportAt: 20, protocol: 6,
-      sourcePort: 40001, destinationPort: 443, tcpFlags: 2, icmpType: 0, icmpCode: 0, payloadAt: 40,
+      version: 4,
+      at: 0,
+      end: 40,
+      sourceAt: 12,
+      destinationAt: 16,
+      trafficClass: 3,
+      transportAt: 20,
+      protocol: 6,
+      sourcePort: 40001,
+      destinationPort: 443,
+      tcpFlags: 2,
+      icmpType: 0,
+      icmpCode: 0,
+      payloadAt: 40,
     });
   });
 
   it("reads UDP over IPv6, and an echo's identifier as its ports", () => {
-    const udp = read(makePacket({ ...V6, sourcePort: 1, destinationPort: 53, payload: new Uint8Array(3), trafficClass: 0xb9 })).packet;
+    const udp =
+      read(makePacket({ ...V6, sourcePort: 1, destinationPort: 53, payload: new Uint8Array(3), trafficClass: 0xb9 }))
+        .packet;
     expect([udp.version, udp.protocol, udp.sourcePort, udp.destinationPort, udp.payloadAt, udp.end, udp.trafficClass])
       .toEqual([6, 17, 1, 53, 48, 51, 0xb9]);
     const echo = read(makePacket({ ...V6, protocol: "icmp", id: 0x1234 })).packet;
@@ -69,8 +85,16 @@ describe("readPacket", () => {
     ["a later fragment", patched(makePacket(V4), 6, 0, 1), DROP_FRAGMENT],
     ["an IPv6 fragment", withExtensions(44, [17, 0, 0, 0, 0, 0, 0, 0]), DROP_FRAGMENT],
     ["an extension header past the end", withExtensions(0, [17, 9, 0, 0, 0, 0, 0, 0]), DROP_INVALID_EXTENSION_HEADER],
-    ["seven extension headers", withExtensions(60, [60, 60, 60, 60, 60, 60, 17].flatMap((n) => [n, 0, 1, 4, 0, 0, 0, 0])), DROP_INVALID_EXTENSION_HEADER],
-    ["a TCP data offset below five words", patched(makePacket({ ...V4, protocol: "tcp" }), 32, 0x40), DROP_INVALID_PACKET],
+    [
+      "seven extension headers",
+      withExtensions(60, [60, 60, 60, 60, 60, 60, 17].flatMap((n) => [n, 0, 1, 4, 0, 0, 0, 0])),
+      DROP_INVALID_EXTENSION_HEADER,
+    ],
+    [
+      "a TCP data offset below five words",
+      patched(makePacket({ ...V4, protocol: "tcp" }), 32, 0x40),
+      DROP_INVALID_PACKET,
+    ],
     ["a TCP data offset past the end", patched(makePacket({ ...V4, protocol: "tcp" }), 32, 0xf0), DROP_INVALID_PACKET],
     ["a UDP length past the end", patched(makePacket(V4), 24, 0, 9), DROP_INVALID_PACKET],
     ["a UDP length below its header", patched(makePacket(V4), 24, 0, 7), DROP_INVALID_PACKET],
@@ -87,13 +111,16 @@ describe("readPacket", () => {
 
   it("answers any octets with a known verdict, and points nowhere outside them", () => {
     const head = fc.constantFrom(0x45, 0x46, 0x60, 0x4f, 0x00);
-    fc.assert(fc.property(head, fc.uint8Array({ minLength: 0, maxLength: 120 }), (first, rest) => {
-      const bytes = Uint8Array.from([first, ...rest]);
-      const { verdict, packet } = read(bytes);
-      if (verdict !== FORWARD) return void expect(REASONS.has(verdict)).toBe(true);
-      expect(packet.end).toBeLessThanOrEqual(bytes.length);
-      expect(packet.payloadAt).toBeLessThanOrEqual(packet.end);
-      expect(packet.transportAt).toBeLessThan(packet.payloadAt);
-    }), { numRuns: 5000 });
+    fc.assert(
+      fc.property(head, fc.uint8Array({ minLength: 0, maxLength: 120 }), (first, rest) => {
+        const bytes = Uint8Array.from([first, ...rest]);
+        const { verdict, packet } = read(bytes);
+        if (verdict !== FORWARD) return void expect(REASONS.has(verdict)).toBe(true);
+        expect(packet.end).toBeLessThanOrEqual(bytes.length);
+        expect(packet.payloadAt).toBeLessThanOrEqual(packet.end);
+        expect(packet.transportAt).toBeLessThan(packet.payloadAt);
+      }),
+      { numRuns: 5000 },
+    );
   });
 });
