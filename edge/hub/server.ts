@@ -40,6 +40,8 @@ const MAX_CONNECTIONS = 20_000;
 const MAX_REQUESTS = 512;
 const TICK_MS = 1_000;
 const CHECK_CERTIFICATE_MS = 3_600_000;
+/** What a kernel without IPv6 says to an address of it. */
+const NO_IPV6: ReadonlySet<string> = new Set(["EAFNOSUPPORT", "EADDRNOTAVAIL"]);
 
 export interface HubServerOptions {
   readonly state: HubState;
@@ -67,6 +69,7 @@ export class HubServer {
   readonly #nowMs: () => number;
   readonly #app: Hono;
   #listener: Server | undefined;
+  #host: string;
   #port = 0;
   #certificate: ServerCertificate;
   #certificateCheckedAtMs: number;
@@ -84,6 +87,7 @@ export class HubServer {
 
   private constructor(options: HubServerOptions, certificate: ServerCertificate) {
     this.#options = options;
+    this.#host = options.listen.host;
     this.#unixMs = options.unixMs ?? Date.now;
     this.#nowMs = options.nowMs ?? (() => performance.now());
     this.#certificate = certificate;
@@ -110,7 +114,13 @@ export class HubServer {
     const unixMs = (options.unixMs ?? Date.now)();
     const server = new HubServer(options, await options.keys.serverCertificate(namesOf(options), unixMs));
     server.#port = options.listen.port;
-    await server.#listen();
+    try {
+      await server.#listen();
+    } catch (error) {
+      if (server.#host !== "::" || !NO_IPV6.has(errnoOf((error as EdgeError).cause))) throw error;
+      server.#host = "0.0.0.0";
+      await server.#listen();
+    }
     server.#timer = setInterval(() => void server.#tick(), TICK_MS);
     return server;
   }
@@ -128,7 +138,7 @@ export class HubServer {
   }
 
   status(): AdminStatus {
-    const { state, keys, version, listen, memberState } = this.#options;
+    const { state, keys, version, memberState } = this.#options;
     const members = { total: 0, active: 0, pending: 0, revoked: 0, connected: this.sync.connected };
     for (const member of state.members()) {
       members.total++;
@@ -140,7 +150,7 @@ export class HubServer {
       epoch: state.epoch,
       revision: state.revision,
       unixMs: this.#unixMs(),
-      listen: formatEndpoint({ host: listen.host, port: this.#port }),
+      listen: formatEndpoint({ host: this.#host, port: this.#port }),
       advertise: this.advertised(),
       caPin: toHex(keys.caPin),
       certificateNotAfter: this.#certificate.notAfterMs,
@@ -158,7 +168,7 @@ export class HubServer {
   }
 
   async #listen(): Promise<void> {
-    const { host } = this.#options.listen;
+    const host = this.#host;
     const { certPem, keyPem } = this.#certificate;
     await new Promise<void>((resolve, reject) => {
       const listener = serve({
