@@ -107,11 +107,13 @@ const STAGES: readonly Stage[] = [
   }),
   interop("tshark", "tshark.test.ts", { needs: ["tshark", "tcpdump", "ethtool"] }),
   interop("arm64", "arm64.test.ts", { needs: ["qemu-aarch64-static"] }),
-  interop("kernel", "kernel.test.ts", {
-    needs: ["qemu-system-aarch64", "mmdebstrap", "cpio", "zstd", "modprobe"],
-    isSlow: true,
-    obstacle: () => namespaceObstacle() ?? kernelObstacle(),
-  }),
+  ...(["member", "wireguard"] as const).map((what) =>
+    interop(`kernel-${what}`, `kernel_${what}.test.ts`, {
+      needs: ["qemu-system-aarch64", "mmdebstrap", "cpio", "zstd", "modprobe"],
+      isSlow: true,
+      obstacle: () => namespaceObstacle() ?? kernelObstacle(),
+    })
+  ),
   {
     name: "demo",
     group: "demo",
