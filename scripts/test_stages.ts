@@ -106,12 +106,15 @@ const STAGES: readonly Stage[] = [
     isSlow: true,
   }),
   interop("tshark", "tshark.test.ts", { needs: ["tshark", "tcpdump", "ethtool"] }),
-  interop("arm64", "arm64.test.ts", { needs: ["qemu-aarch64-static"] }),
+  interop("arm64", "arm64.test.ts", {
+    needs: ["qemu-aarch64-static", "mmdebstrap"],
+    obstacle: () => namespaceObstacle() ?? imageObstacle("sysroot-arm64-1/lib"),
+  }),
   ...(["member", "wireguard"] as const).map((what) =>
     interop(`kernel-${what}`, `kernel_${what}.test.ts`, {
       needs: ["qemu-system-aarch64", "mmdebstrap", "cpio", "zstd", "modprobe"],
       isSlow: true,
-      obstacle: () => namespaceObstacle() ?? kernelObstacle(),
+      obstacle: () => namespaceObstacle() ?? imageObstacle("machine-arm64-3/initrd"),
     })
   ),
   {
@@ -168,11 +171,10 @@ function tryNamespaces(): string | undefined {
     : probe.stderr.toString().trim().split("\n").at(-1) || "namespaces cannot be made here";
 }
 
-function kernelObstacle(): string | undefined {
-  const image = join(process.env["EDGEMESH_CACHE"] ?? "", "machine-arm64-3", "initrd");
-  return process.getuid?.() === 0 || existsSync(image)
-    ? undefined
-    : "not root: the image of the machine cannot be made";
+/** What `test/interop/kernel/machine` makes from Debian packages, and keeps. */
+function imageObstacle(path: string): string | undefined {
+  const image = join(process.env["EDGEMESH_CACHE"] ?? "", path);
+  return process.getuid?.() === 0 || existsSync(image) ? undefined : "not root: the arm64 system cannot be unpacked";
 }
 
 function isThere(program: string): boolean {

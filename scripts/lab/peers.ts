@@ -70,9 +70,11 @@ export async function startFromMesh(
     readonly flags?: readonly string[];
     readonly policies?: readonly string[];
     readonly env?: Readonly<Record<string, string>>;
+    /** starts the program; by default the form under test */
+    readonly command?: readonly string[];
   } = {},
 ): Promise<Agent> {
-  const agent = new Agent(lab, self.name);
+  const agent = new Agent(lab, self.name, options.command);
   const { dir } = agent.node;
   writeSecret(join(dir, "own.key"), self.privateKey);
   const lines = [

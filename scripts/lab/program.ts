@@ -53,10 +53,11 @@ export class Agent {
   /** all that were started here, oldest first */
   readonly processes: Running[] = [];
 
-  constructor(lab: Lab, name: string, form: Form = formUnderTest()) {
+  /** @param form which form of the program, or a command of one's own that starts it */
+  constructor(lab: Lab, name: string, form: Form | readonly string[] = formUnderTest()) {
     this.lab = lab;
     this.node = lab.node(name);
-    this.command = commandOf(form);
+    this.command = typeof form === "string" ? commandOf(form) : form;
     this.stateDir = join(this.node.dir, "state");
     this.socket = join(this.node.dir, "agent.sock");
   }
