@@ -33,7 +33,7 @@ class LoopTun implements Tun {
   readonly name = "loop";
   readonly hasOffload = true;
   readonly hasUdpOffload = true;
-  packet = new Uint8Array();
+  packet: Uint8Array = new Uint8Array();
   remaining = 0;
   writes = 0;
   octets = 0;
