@@ -10,11 +10,10 @@
  *
  * N counts the nodes from 1. A node reaches another through two hops, so lost packets, changed addresses and small MTUs can
  * be made in the middle. Programs are started with `start`, their output goes to a file each, and `close` ends those that
- * were started here, by process id.
+ * were started here, by process id; what it cannot end any more, `inside` does.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 /** A machine of the lab. */
@@ -175,7 +174,7 @@ export class Lab {
    */
   static async create(names: readonly string[] = ["hub", "a", "b"]): Promise<Lab> {
     if (!isInsideLab()) throw new Error("Cannot make a lab here: start it with scripts/lab/inside");
-    const lab = new Lab(mkdtempSync(join(tmpdir(), "edgemesh-lab-")));
+    const lab = new Lab(mkdtempSync(join(process.env["EDGEMESH_LAB_TMP"]!, "lab-")));
     try {
       await lab.shell(
         "ip netns add router && nsenter --net=/run/netns/router sh -c '" + ROUTER_SYSCTL + "; ip link set lo up'",
@@ -261,7 +260,9 @@ export class Lab {
     closeSync(log);
     const program = new Running(name, logFile, child);
     this.running.push(program);
-    if (child.pid !== undefined) writeFileSync(join(this.dir, "pids"), `${child.pid} ${name}\n`, { flag: "a" });
+    if (child.pid !== undefined) {
+      writeFileSync(join(process.env["EDGEMESH_LAB_TMP"]!, "pids"), `${child.pid} ${name}\n`, { flag: "a" });
+    }
     return program;
   }
 
