@@ -4,15 +4,15 @@
  *
  * A browser must not be used against it: a request with a foreign `Host` (DNS rebinding) or any foreign `Origin` is refused.
  */
-import { chmodSync, mkdirSync, rmSync } from "node:fs";
-import { createServer, request, type Server } from "node:http";
+import { mkdirSync, rmSync } from "node:fs";
+import { connect } from "node:net";
 import { dirname } from "node:path";
-import { getRequestListener } from "@hono/node-server";
 import { type Context, Hono } from "hono";
-import { EdgeError, errnoOf, messageOf } from "../errors.ts";
+import { EdgeError, messageOf } from "../errors.ts";
 import type { Agent } from "./agent.ts";
 import { type Check, LIVE_CHECKS, liveChecks, READY_CHECKS, readyChecks } from "./checks.ts";
 import { API_VERSION, type ErrorDocument } from "./documents.ts";
+import { serve, type Serving } from "./serve.ts";
 import { dropsOf, identitiesOf, peersOf, pingFrom, policiesOf, statusOf } from "./views.ts";
 
 /** What the interface does to the process beyond reading. */
@@ -176,19 +176,19 @@ export interface HttpListen {
  * @throws EdgeError EDGE_AGENT_BUSY when another agent answers on the socket, EDGE_PORT_BUSY for a taken port
  */
 export async function serveHttp(agent: Agent, listen: HttpListen, actions: HttpActions): Promise<HttpServers> {
-  const servers: Server[] = [];
+  const servings: Serving[] = [];
   const close = async () => {
-    await Promise.all(servers.map((server) => closeServer(server)));
+    await Promise.all(servings.map((serving) => serving.close()));
     rmSync(listen.socket, { force: true });
   };
   await makeWay(listen.socket);
-  servers.push(await openSocket(makeApp(agent, "socket", actions), listen.socket));
+  servings.push(await openSocket(makeApp(agent, "socket", actions), listen.socket));
   if (listen.loopback === undefined) return { loopback: undefined, close };
   try {
-    const server = await openServer(makeApp(agent, "loopback", actions), listen.loopback);
-    servers.push(server);
-    const address = server.address() as { port: number };
-    return { loopback: { host: listen.loopback.host, port: address.port }, close };
+    const app = makeApp(agent, "loopback", actions);
+    const serving = await serve((request) => app.fetch(request), listen.loopback);
+    servings.push(serving);
+    return { loopback: { host: listen.loopback.host, port: serving.port }, close };
   } catch (error) {
     await close();
     throw error;
@@ -198,13 +198,13 @@ export async function serveHttp(agent: Agent, listen: HttpListen, actions: HttpA
 /** Removes a socket that a killed agent left behind; one that answers belongs to somebody. */
 async function makeWay(path: string): Promise<void> {
   const answers = await new Promise<boolean>((resolve) => {
-    const probe = request({ socketPath: path, path: "/livez", timeout: 2000 }, (response) => {
-      response.resume();
-      resolve(true);
-    });
-    probe.on("timeout", () => probe.destroy());
-    probe.on("error", () => resolve(false));
-    probe.end();
+    const probe = connect(path);
+    const end = (isThere: boolean) => {
+      probe.destroy();
+      resolve(isThere);
+    };
+    probe.once("connect", () => end(true));
+    probe.once("error", () => end(false));
   });
   if (answers) throw new EdgeError("EDGE_AGENT_BUSY", `Cannot listen on "${path}": another agent answers there`);
   try {
@@ -218,38 +218,11 @@ async function makeWay(path: string): Promise<void> {
 }
 
 /** The mode is set before anybody can connect: the umask of the bind decides, not a later chmod. */
-async function openSocket(app: Hono, path: string): Promise<Server> {
+async function openSocket(app: Hono, path: string): Promise<Serving> {
   const before = process.umask(0o177);
   try {
-    const server = await openServer(app, { path });
-    chmodSync(path, 0o600);
-    return server;
+    return await serve((request) => app.fetch(request), { path });
   } finally {
     process.umask(before);
   }
-}
-
-function openServer(app: Hono, at: { path: string } | { host: string; port: number }): Promise<Server> {
-  const server = createServer(getRequestListener(app.fetch, { overrideGlobalObjects: false }));
-  server.requestTimeout = 30_000;
-  server.headersTimeout = 10_000;
-  const where = "path" in at ? at.path : `${at.host}:${at.port}`;
-  return new Promise((resolve, reject) => {
-    server.once("error", (error) => {
-      const code = errnoOf(error) === "EADDRINUSE" ? "EDGE_PORT_BUSY" : "EDGE_NETWORK_FAILED";
-      reject(
-        new EdgeError(code, `Cannot listen on "${where}": ${messageOf(error)}`, {
-          fix: "path" in at ? "Name another place with --socket." : "Choose another port with --http-listen, or none.",
-        }),
-      );
-    });
-    server.listen(at, () => resolve(server));
-  });
-}
-
-function closeServer(server: Server): Promise<void> {
-  return new Promise((resolve) => {
-    server.close(() => resolve());
-    server.closeAllConnections?.();
-  });
 }

@@ -91,7 +91,9 @@ async function makeRegistry(agent: Agent): Promise<Registry> {
   counter("edgemesh_entries_refused_total", "Entries of the mesh state refused", () => agent.mesh.refusedTotal);
   counter("edgemesh_datapath_starts_total", "Starts of the datapath", () => agent.datapathStarts);
   gauge("edgemesh_up", "1 while the datapath runs", () => agent.isDatapathAlive ? 1 : 0);
-  gauge("edgemesh_hub_connected", "1 while the hub's stream is open", () => agent.hub.state === "synced" ? 1 : 0);
+  if (!agent.options.isFromFile) {
+    gauge("edgemesh_hub_connected", "1 while the hub's stream is open", () => agent.hub.state === "synced" ? 1 : 0);
+  }
   gauge("edgemesh_state_revision", "Revision of the mesh state applied", () => agent.mesh.position?.revision ?? 0);
   gauge("edgemesh_policy_revision", "Revision of the policy table", () => agent.doors.policies.revision);
   gauge("edgemesh_members", "Members known, this one included", () => agent.mesh.members.size);

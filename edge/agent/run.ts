@@ -25,6 +25,9 @@ import { type Identity, type Membership, MemberStore } from "./store.ts";
 /** Longest that a stop may take before the process ends anyway. */
 const STOP_LIMIT_MS = 1800;
 
+/** By then the member is up, and what starting it took is garbage. */
+const COLLECT_AFTER_MS = 3000;
+
 /** What `run` is given by the dispatcher. */
 export interface RunContext {
   readonly loaded: LoadedConfig;
@@ -48,6 +51,7 @@ export async function runMember(context: RunContext): Promise<number> {
     ? prepareJoined(config, store, log, () => end(EXIT_OK))
     : await prepareFromFile(config, context.loaded, config.mesh);
   const member = await startMember({ ...common, ...prepared.options });
+  setTimeout(collectStartGarbage, COLLECT_AFTER_MS).unref();
   const reload = () => void reloadAll(context, log, prepared.reload);
   const stop = () => end(EXIT_OK);
   process.on("SIGTERM", stop);
@@ -61,6 +65,11 @@ export async function runMember(context: RunContext): Promise<number> {
   await member.stop();
   clearTimeout(limit);
   return code;
+}
+
+/** Bun collects when it allocates, and an idle member allocates nothing: 1.7 of 24.5 MB anonymous memory stayed otherwise. */
+function collectStartGarbage(): void {
+  (globalThis as unknown as { Bun?: { gc(force: boolean): void } }).Bun?.gc(true);
 }
 
 /** Options of `startMember` that depend on where the mesh comes from, and what SIGHUP does there. */

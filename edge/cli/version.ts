@@ -3,16 +3,19 @@ import { existsSync, readFileSync } from "node:fs";
 import { arch, release } from "node:os";
 import { API_VERSION } from "../agent/documents.ts";
 import { EXIT_OK } from "../errors.ts";
-import { VERSION } from "../version.ts";
+import { COMMIT, VERSION } from "../version.ts";
 import type { CommandContext } from "./context.ts";
 import { printDocument } from "./output.ts";
 
 export async function version(context: CommandContext): Promise<number> {
   const isVerbose = context.options.has("verbose");
   const facts = isVerbose ? environmentFacts() : {};
-  const document = { apiVersion: API_VERSION, kind: "Version", version: VERSION, ...facts };
+  const document = { apiVersion: API_VERSION, kind: "Version", version: VERSION, commit: COMMIT, ...facts };
   if (await printDocument(context.terminal, context.loaded.config.output, document)) return EXIT_OK;
-  const lines = [`edgemesh ${VERSION}`, ...Object.entries(facts).map(([name, value]) => `  ${name}: ${value}`)];
+  const lines = [
+    `edgemesh ${VERSION} (${COMMIT})`,
+    ...Object.entries(facts).map(([name, value]) => `  ${name}: ${value}`),
+  ];
   context.terminal.out(`${lines.join("\n")}\n`);
   return EXIT_OK;
 }

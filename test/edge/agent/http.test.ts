@@ -1,5 +1,6 @@
 import { existsSync, mkdtempSync, statSync, writeFileSync } from "node:fs";
 import { request } from "node:http";
+import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
@@ -288,11 +289,13 @@ describe("serveHttp", () => {
   });
 
   it("says which port is taken, and leaves no socket behind", async () => {
-    await serve();
-    const { port } = servers!.loopback!;
+    const holder = createServer();
+    await new Promise<void>((resolve) => holder.listen(0, "127.0.0.1", resolve));
+    const { port } = holder.address() as AddressInfo;
     const other = `${path}.2`;
     await expect(serveHttp(fake.agent, { socket: other, loopback: { host: "127.0.0.1", port } }, actions)).rejects
       .toMatchObject({ code: "EDGE_PORT_BUSY" });
+    holder.close();
     expect(existsSync(other)).toBe(false);
   });
 
