@@ -17,8 +17,8 @@ export const HEADROOM_BYTES = 128;
 /** Octets behind it: WireGuard's padding. */
 export const TAILROOM_BYTES = 64;
 export const MAX_PACKET_BYTES = 65535;
-/** One superpacket sealed: 65535 octets in segments of 536 would add 122 x 126; more than this is flushed first. */
-export const SEALED_SUPERPACKET_BYTES = 96 * 1024;
+/** One superpacket sealed: 65535 octets in the splitter's 192 segments, each with up to 190 octets around it; rounded up. */
+export const SEALED_SUPERPACKET_BYTES = 112 * 1024;
 
 export interface ArenaLayout {
   readonly bytes: number;
