@@ -50,6 +50,8 @@ export interface AgentDoors {
   readonly log: Log;
   /** one line for the service manager, e.g. "READY=1" */
   readonly notify: (line: string) => void;
+  /** told when the stream from the hub has come up */
+  readonly onSynced?: () => void;
   /** how often the service manager wants a sign of life; undefined: not at all */
   readonly watchdogMs: number | undefined;
 }
@@ -282,7 +284,10 @@ export class Agent {
     if (before === "synced") this.#syncedUnixMs = this.doors.unixMs();
     const sinceUnixMs = before === status.state ? this.#hub.sinceUnixMs : this.doors.unixMs();
     this.#hub = { ...status, sinceUnixMs };
-    if (before !== "synced" && status.state === "synced") this.#scheduleSave();
+    if (before !== "synced" && status.state === "synced") {
+      this.#scheduleSave();
+      this.doors.onSynced?.();
+    }
     this.#reviewHealth();
   }
 

@@ -44,6 +44,8 @@ export interface MemberOptions {
   readonly actions: HttpActions;
   readonly notify: (line: string) => void;
   readonly watchdogMs: number | undefined;
+  /** told when the stream from the hub has come up */
+  readonly onSynced?: () => void;
 }
 
 /** A member that runs. */
@@ -93,6 +95,7 @@ export async function startMember(options: MemberOptions): Promise<RunningMember
     log,
     notify: options.notify,
     watchdogMs: options.watchdogMs,
+    ...(options.onSynced && { onSynced: options.onSynced }),
   });
   // first the socket: it tells whether another agent runs, before a device is touched
   const http = await serveHttp(agent, { socket: config.socket, loopback: config.httpListen }, options.actions);

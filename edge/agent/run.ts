@@ -107,10 +107,21 @@ function prepareJoined(config: Config, store: MemberStore, log: EdgeLog, end: ()
         trust: trustIn(membership),
         peerOptions: keepHubAwake,
       },
+      onSynced: () => noteApproval(identity, membership, store, log),
       actions: { leave: () => leave({ identity, membership, store, clock, log, end }) },
     },
     reload: () => Promise.resolve(source.retryNow()),
   };
+}
+
+/** The hub speaks to approved members only: from now on "join" knows that there is nothing to wait for. */
+function noteApproval(identity: Identity, membership: Membership, store: MemberStore, log: EdgeLog): void {
+  if (store.loadIdentity()?.membership?.isPending !== true) return;
+  try {
+    store.saveIdentity({ ...identity, membership: { ...membership, isPending: false } });
+  } catch (error) {
+    log.warn("approval-not-saved", { reason: messageOf(error) });
+  }
 }
 
 function trustIn(membership: Membership): RecordTrust {

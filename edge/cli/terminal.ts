@@ -7,8 +7,9 @@ const MAX_INPUT_CHARS = 16 * 1024 * 1024;
 /** Signals are watched from the first time that somebody asks for `interrupted`. */
 export function makeTerminal(env: Readonly<Record<string, string | undefined>>): Terminal {
   let interrupted: AbortController | undefined;
-  process.stdout.on("error", ignoreClosedPipe);
-  process.stderr.on("error", ignoreClosedPipe);
+  for (const stream of [process.stdout, process.stderr]) {
+    if (!stream.listeners("error").includes(ignoreClosedPipe)) stream.on("error", ignoreClosedPipe);
+  }
   return {
     out: (text) => void process.stdout.write(text),
     err: (text) => void process.stderr.write(text),
