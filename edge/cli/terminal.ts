@@ -8,7 +8,7 @@ const MAX_INPUT_CHARS = 16 * 1024 * 1024;
 export function makeTerminal(env: Readonly<Record<string, string | undefined>>): Terminal {
   let interrupted: AbortController | undefined;
   for (const stream of [process.stdout, process.stderr]) {
-    if (!stream.listeners("error").includes(ignoreClosedPipe)) stream.on("error", ignoreClosedPipe);
+    if (!stream.listeners("error").includes(ignoreClosedPipe as never)) stream.on("error", ignoreClosedPipe);
   }
   return {
     out: (text) => void process.stdout.write(text),
@@ -28,7 +28,7 @@ export function makeTerminal(env: Readonly<Record<string, string | undefined>>):
 }
 
 /** `edgemesh peers | head -1`: who reads has seen enough. */
-function ignoreClosedPipe(error: { code?: string }): void {
+function ignoreClosedPipe(error: Error & { code?: string }): void {
   if (error.code === "EPIPE") process.exit(0);
   throw error;
 }
