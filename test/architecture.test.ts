@@ -49,7 +49,7 @@ const ROOMS: Readonly<Record<string, { readonly may: readonly string[]; readonly
     ],
     why: SIDEWAYS,
   },
-  "src/hub": { may: [...GROUND, "src/ip", "src/identity", "src/mesh"], why: SIDEWAYS },
+  "src/hub": { may: [...GROUND, "src/ip", "src/identity", "src/mesh", "src/policy"], why: SIDEWAYS },
   "src/offload": { may: [...GROUND, "src/wire", "src/ip"], why: SIDEWAYS },
   "src/datapath": { may: ["src"], why: SIDEWAYS },
   "ffi": { may: ["src/bytes", "src/ip", "src/ports.ts (types)"], why: NO_EDGE_FROM_FFI },
@@ -88,7 +88,7 @@ const PACKAGES: Readonly<Record<string, readonly string[]>> = {
   "yaml": ["edge"],
   "valibot": ["edge"],
   "prom-client": ["edge"],
-  "libsodium-wrappers": ["test", "edge/cli"],
+  "libsodium-wrappers": ["test", "edge/ciphers_wasm.ts"],
 };
 
 /** What a running member must not load at start, with the reason; dynamic imports inside functions are fine. */
