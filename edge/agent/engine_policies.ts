@@ -117,9 +117,26 @@ class EnginePolicies implements Policies {
       this.#refused.delete(key);
       return;
     }
-    this.#engine.removePolicy(key);
+    this.#closeFor(key);
     const texts = result.errors.map(({ path, message }) => path === "" ? message : `${path}: ${message}`);
     this.#refused.set(key, texts.slice(0, 3).join("; "));
+  }
+
+  /**
+   * In place of a policy that we cannot read (a newer hub's, say): one that allows nothing. A gate that nobody understands stays
+   * shut; status names the policy and why.
+   */
+  #closeFor(key: string): void {
+    const [, namespace = ""] = key.split("/");
+    const name = "unreadable";
+    const closed = readPolicy({
+      apiVersion: "cilium.io/v2",
+      kind: namespace === "" ? "CiliumClusterwideNetworkPolicy" : "CiliumNetworkPolicy",
+      metadata: namespace === "" ? { name } : { name, namespace },
+      spec: { endpointSelector: {}, ingress: [{}], egress: [{}] },
+    });
+    if (!("policy" in closed)) throw new Error(`Cannot close for policy "${key}": ${closed.errors[0]?.message}`);
+    this.#engine.putPolicy(key, closed.policy);
   }
 
   /** Which prefixes of policies the ipcache should hold now: all that lie outside the mesh's own. */

@@ -190,9 +190,24 @@ describe("documents", () => {
         spec,
       }] as const;
     const endpointSelector = { matchLabels: { app: "app2" } };
+    // a policy that this member cannot enforce closes it: never an open gate
     fake.source.sink!.apply({
       t: "delta",
       revision: 6,
+      deletes: [],
+      puts: [policy("unknown", { endpointSelector, nonsense: 1 })],
+    });
+    expect((await (await loopback("/v1/policies")).json()).enforcement).toEqual({ ingress: true, egress: true });
+    fake.source.sink!.apply({
+      t: "delta",
+      revision: 7,
+      deletes: ["policy/CiliumNetworkPolicy/default/unknown"],
+      puts: [],
+    });
+    expect((await (await loopback("/v1/policies")).json()).enforcement).toEqual({ ingress: false, egress: false });
+    fake.source.sink!.apply({
+      t: "delta",
+      revision: 8,
       deletes: [],
       puts: [
         policy("l4", { endpointSelector, ingress: [{ toPorts: [{ ports: [{ port: "80", protocol: "TCP" }] }] }] }),
@@ -205,7 +220,7 @@ describe("documents", () => {
     const { policies, enforcement } = await (await loopback("/v1/policies")).json();
     expect(enforcement.ingress).toBe(true);
     expect(policies.map((p: { name: string; state: string; selectsSelf: boolean }) => [p.name, p.state, p.selectsSelf]))
-      .toEqual([["l4", "enforced", true], ["l7", "refused", false]]);
+      .toEqual([["l4", "enforced", true], ["l7", "refused", true]]);
     expect(policies[1].reason).toMatch(/http|L7/i);
     expect(fake.agent.health.items().map(({ code }) => code)).toContain("policy-refused");
   });
