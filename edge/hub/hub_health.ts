@@ -2,11 +2,8 @@
  * Local health of a hub that has no agent of its own (no TUN device, no privilege): `/livez`, `/readyz`, `/healthz` on loopback. With an
  * agent, `edge/agent/http.ts` serves these and more.
  */
-import { createServer, type Server } from "node:http";
-import { getRequestListener } from "@hono/node-server";
 import { Hono } from "hono";
-import { EdgeError, errnoOf, messageOf } from "../errors.ts";
-import { formatEndpoint } from "../sync/endpoint.ts";
+import { serve, type Serving } from "../agent/serve.ts";
 import type { AdminStatus } from "../sync/admin_client.ts";
 
 /** The routes. */
@@ -23,7 +20,7 @@ export function makeHealthApp(status: () => AdminStatus): Hono {
     app.get(path, (c) => {
       if (c.req.query("verbose") === undefined) return c.text("ok");
       const { revision, member } = status();
-      return c.text(`[+]hub ok: revision ${revision}\n[+]member off: ${member}\n${path.slice(1)} check passed\n`);
+      return c.text(`[+]hub ok: revision ${revision}\n[+]member ${member}\n${path.slice(1)} check passed\n`);
     });
   }
   app.notFound((c) => c.json({ code: "EDGE_NOT_FOUND" }, 404));
@@ -32,26 +29,12 @@ export function makeHealthApp(status: () => AdminStatus): Hono {
 
 /**
  * Serves it.
- * @returns ends it
  * @throws EdgeError EDGE_PORT_BUSY or EDGE_NETWORK_FAILED
  */
-export async function serveHealth(
+export function serveHealth(
   listen: { readonly host: string; readonly port: number },
   status: () => AdminStatus,
-): Promise<() => Promise<void>> {
-  const server: Server = createServer(getRequestListener(makeHealthApp(status).fetch));
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", (error) => {
-      const code = errnoOf(error) === "EADDRINUSE" ? "EDGE_PORT_BUSY" : "EDGE_NETWORK_FAILED";
-      reject(
-        new EdgeError(code, `Cannot listen on "${formatEndpoint(listen)}": ${errnoOf(error) || messageOf(error)}`),
-      );
-    });
-    server.listen(listen.port, listen.host, resolve);
-  });
-  return () =>
-    new Promise((resolve) => {
-      server.close(() => resolve());
-      server.closeAllConnections();
-    });
+): Promise<Serving> {
+  const app = makeHealthApp(status);
+  return serve((request) => app.fetch(request), listen);
 }

@@ -218,13 +218,11 @@ async function serveAlone(
   notify: (line: string) => void,
   watchdogMs: number | undefined,
 ): Promise<() => Promise<void>> {
-  const close = config.httpListen === undefined
-    ? () => Promise.resolve()
-    : await serveHealth(config.httpListen, () => hub.server.status());
+  const health = config.httpListen && await serveHealth(config.httpListen, () => hub.server.status());
   const beat = watchdogMs === undefined ? undefined : setInterval(() => notify("WATCHDOG=1"), watchdogMs / 3);
-  return () => {
+  return async () => {
     clearInterval(beat);
-    return close();
+    await health?.close();
   };
 }
 

@@ -173,6 +173,8 @@ export class HubServer {
     await new Promise<void>((resolve, reject) => {
       const listener = serve({
         fetch: this.#app.fetch,
+        // The agent in the same process serves through Bun, which takes its own Response only.
+        overrideGlobalObjects: false,
         hostname: host,
         port: this.#port,
         createServer,

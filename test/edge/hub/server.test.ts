@@ -19,6 +19,7 @@ import { fromHex, toBase64, toHex } from "../../../src/bytes/text.ts";
 import { readToken, writeToken } from "../../../src/hub/token.ts";
 import { makeLog, type Relay, startRelay, startTestHub, type TestHub } from "../../support/hub.ts";
 
+const NATIVE = { Request: globalThis.Request, Response: globalThis.Response };
 const TIMEOUT_MS = 5_000;
 const HOUR_MS = 3_600_000;
 
@@ -255,6 +256,12 @@ describe("leaveHub", () => {
 });
 
 describe("the hub's HTTP surface", () => {
+  it("leaves the runtime's Request and Response alone: other servers of the process need them", async () => {
+    expect(globalThis.Response).toBe(NATIVE.Response);
+    expect(globalThis.Request).toBe(NATIVE.Request);
+    expect((await request({ method: "GET", path: "/v1/ca" })).status).toBe(200);
+  });
+
   it("gives its CA to anybody", async () => {
     const answer = await request({ method: "GET", path: "/v1/ca" });
     expect(answer.status).toBe(200);
