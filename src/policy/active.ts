@@ -13,7 +13,7 @@ import {
   type Rule,
   TIER_DEFAULT,
 } from "./model.ts";
-import { bindSelector, type LabelSet, matchesSelector } from "./selector.ts";
+import { bindSelector, type BoundSelector, type LabelSet, matchesSelector } from "./selector.ts";
 
 /** The endpoint that a table is made for. */
 export interface Subject {
@@ -32,7 +32,16 @@ export interface EngineSettings {
 /** The specs of a policy that select a subject. None in mode never. */
 export function selectingSpecs(policy: Policy, subject: LabelSet, settings: PolicySettings): PolicySpec[] {
   if (settings.enforcementMode === "never") return [];
-  return policy.specs.filter((spec) => matchesSelector(bindSelector(spec.subject, undefined), subject));
+  return policy.specs.filter((spec) => matchesSelector(boundSubject(spec), subject));
+}
+
+/** Subjects made ready for matching: every change of the subject asks all of them. Entries go with their policies. */
+const boundSubjects = new WeakMap<PolicySpec, BoundSelector>();
+
+function boundSubject(spec: PolicySpec): BoundSelector {
+  let bound = boundSubjects.get(spec);
+  if (bound === undefined) boundSubjects.set(spec, bound = bindSelector(spec.subject, undefined));
+  return bound;
 }
 
 /** How many selecting specs say what of each direction: kept up to date by the engine. */

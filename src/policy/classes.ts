@@ -20,6 +20,10 @@ export interface Instance extends CompiledRule {
   stamp: number;
 }
 
+/** Shared by updates that have nothing to say: most touch one direction only. */
+const NO_INTEGERS = new Int32Array(0);
+const NO_WORDS = new Uint32Array(0);
+
 let instances = 0;
 let stamps = 0;
 
@@ -221,9 +225,9 @@ export class Classes {
     this.#isAllStale = false;
     return {
       isEnforced: this.#isEnforced,
-      identities: Int32Array.from(identities),
-      classes: Int32Array.from(classes),
-      segments: Uint32Array.from(segments),
+      identities: identities.length === 0 ? NO_INTEGERS : Int32Array.from(identities),
+      classes: classes.length === 0 ? NO_INTEGERS : Int32Array.from(classes),
+      segments: segments.length === 0 ? NO_WORDS : Uint32Array.from(segments),
     };
   }
 

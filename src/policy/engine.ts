@@ -42,6 +42,7 @@ export type { Namespaces } from "./namespaces.ts";
 /** A policy and what of it is in force. */
 interface PolicyState {
   policy: Policy | undefined;
+  /** those that select the subject */
   specs: readonly PolicySpec[];
   readonly rules: Map<string, ActiveRule>;
 }
@@ -264,6 +265,7 @@ export class PolicyEngine {
   }
 
   #dirtyAll(): void {
+    this.#isRulesStale = true;
     for (const key of this.#policies.keys()) this.#dirty.add(key);
   }
 
@@ -271,6 +273,7 @@ export class PolicyEngine {
   #resolve(): boolean {
     const settings = this.#settings;
     if (settings === undefined || this.#subject === undefined) return false;
+    if (!this.#isRulesStale && this.#dirty.size === 0) return true;
     for (const key of this.#dirty) this.#reactivate(key);
     this.#dirty.clear();
     this.#replaceRules(LOCALHOST_POLICY, this.#implicit, implicitRules(this.#selections, settings.policy));
@@ -278,8 +281,12 @@ export class PolicyEngine {
       const closed = this.#isClosed(direction);
       this.#classes[direction].setDefault(closed, closed ? CLOSED : OPEN);
     }
+    this.#isRulesStale = false;
     return true;
   }
+
+  /** subject or settings changed: modes and implicit rules are to be looked at even without policies */
+  #isRulesStale = true;
 
   readonly #implicit = new Map<string, ActiveRule>();
 

@@ -5,13 +5,17 @@
 import { KEY_CLUSTER, KEY_NAMESPACE, KEY_NAMESPACE_LABELS, type Labels } from "../identity/labels.ts";
 import { namespaceLabels } from "../identity/member_labels.ts";
 
+const NAME_CLUSTER = `k8s:${KEY_CLUSTER}`;
+const NAME_NAMESPACE = `k8s:${KEY_NAMESPACE}`;
+const NAME_PREFIX = `k8s:${KEY_NAMESPACE_LABELS}`;
+
 /** namespace -> its labels */
 export type Namespaces = ReadonlyMap<string, Readonly<Record<string, string>>>;
 
 /** Namespace of an identity of the local cluster; `undefined` for every other. */
 export function localNamespaceOf(labels: Labels, cluster: string): string | undefined {
-  const own = labels[`k8s:${KEY_CLUSTER}`];
-  return own === undefined || own === cluster ? labels[`k8s:${KEY_NAMESPACE}`] : undefined;
+  const own = labels[NAME_CLUSTER];
+  return own === undefined || own === cluster ? labels[NAME_NAMESPACE] : undefined;
 }
 
 /** The labels with the namespace's current ones; the same object where nothing is known. */
@@ -21,7 +25,7 @@ export function withNamespaceLabels(labels: Labels, namespaces: Namespaces, clus
   if (namespace === undefined || current === undefined) return labels;
   const result: Record<string, string> = {};
   for (const name of Object.keys(labels)) {
-    if (!name.startsWith(`k8s:${KEY_NAMESPACE_LABELS}`)) result[name] = labels[name]!;
+    if (!name.startsWith(NAME_PREFIX)) result[name] = labels[name]!;
   }
   return Object.assign(result, namespaceLabels(namespace, current));
 }

@@ -2,6 +2,7 @@
 
 /** Freed numbers that wait before one is given again. */
 const WAITING = 256;
+const NONE = new Int32Array(0);
 
 export class RuleNumbers {
   /** One past the highest number ever given. */
@@ -27,6 +28,7 @@ export class RuleNumbers {
 
   /** Numbers given since the last call. */
   takeFresh(): Int32Array {
+    if (this.#fresh.length === 0) return NONE;
     const fresh = Int32Array.from(this.#fresh);
     this.#fresh = [];
     return fresh;
