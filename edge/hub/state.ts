@@ -1,270 +1,419 @@
 /**
  * The hub's state: who is a member, who may become one, what each member is sent. All of it lives in the store; this keeps
- * an index in memory, follows the store's watch, and decides. Read `src/hub/` first: the rules are there, pure.
+ * an index in memory, follows the store's watch, and decides. Read `src/hub/` first: the rules are there, pure. The parts:
+ *
+ *     core.ts       store, model, signing            views.ts    what members are sent, and when
+ *     join_desk.ts  who is admitted                  objects.ts  policies and namespaces
+ *     upkeep.ts     what is done without being asked audit.ts    what was done by whom
  *
  * Used by `server.ts` (join, sync, administration over TLS) and by `edgemesh hub run`.
  */
+import { toHex } from "../../src/bytes/text.ts";
+import {
+  allocateAddresses,
+  chooseUnderlay,
+  hubAddresses,
+  isDnsLabel,
+  isLabel,
+  memberCidrFaults,
+} from "../../src/hub/allocate.ts";
 import type { JoinAnswer, JoinRequest } from "../../src/hub/join.ts";
+import {
+  DEVICES_PREFIX,
+  type MemberRow,
+  MEMBERS_PREFIX,
+  REVOKED_PREFIX,
+  type TokenRow,
+  TOKENS_PREFIX,
+  writeRow,
+} from "../../src/hub/records.ts";
 import type { JoinRefusal } from "../../src/hub/refusal.ts";
-import type { MeshSettings, NamedPort, SignedRecord, StateFrame } from "../../src/mesh/entries.ts";
-import type { Ciphers, Log, RandomBytes } from "../../src/ports.ts";
-import type { Store } from "./store.ts";
+import { TOKEN_ID_BYTES, TOKEN_SECRET_BYTES, tokenIdText, verifierOf, writeToken } from "../../src/hub/token.ts";
+import { stateOfToken } from "../../src/hub/token_rules.ts";
+import { formatUnderlayAddr, parseUnderlayAddr } from "../../src/ip/underlay_addr.ts";
+import type { StateFrame } from "../../src/mesh/entries.ts";
+import { auditFacts, AuditTrail } from "./audit.ts";
+import { HubCore, type MemberDraft } from "./core.ts";
+import { JoinDesk, shortDevice } from "./join_desk.ts";
+import { HubObjects } from "./objects.ts";
+import type {
+  ApplyResult,
+  AuditRecord,
+  ConnectionFacts,
+  CreateTokenOptions,
+  HubMemberFacts,
+  HubSettings,
+  HubStateOptions,
+  JoinContext,
+  Member,
+  ResumePoint,
+  Subscription,
+  TokenSummary,
+} from "./state_types.ts";
+import { Upkeep } from "./upkeep.ts";
+import { Views } from "./views.ts";
 
-/** What every member is told, and what allocation needs. `cluster.id` 1 to 255. */
-export type HubSettings = MeshSettings;
+export type * from "./state_types.ts";
 
-export interface HubStateOptions {
-  readonly store: Store;
-  readonly settings: HubSettings;
-  /** Ed25519; signs member records. Secret key in the 64-octet form (seed || public key) */
-  readonly recordKey: { readonly publicKey: Uint8Array; readonly secretKey: Uint8Array };
-  readonly ciphers: Pick<Ciphers, "sign" | "verify">;
-  readonly random: RandomBytes;
-  /** Unix milliseconds */
-  readonly now: () => number;
-  readonly log: Log;
-  /** runs `task` once after `ms`; default: setTimeout. Tests bring their own. @returns cancels it */
-  readonly schedule?: (task: () => void, ms: number) => () => void;
-}
-
-export interface CreateTokenOptions {
-  /** `host:port`, 1 to 3 */
-  readonly endpoints: readonly string[];
-  /** SHA-256 of the CA's SPKI, 32 octets */
-  readonly caPin: Uint8Array;
-  /** default 1; Infinity = unlimited */
-  readonly uses?: number;
-  /** default 24 h; Infinity = never expires */
-  readonly ttlMs?: number;
-  /** labels that every member gets that joins with it; a device may add others, not change these */
-  readonly labels?: Readonly<Record<string, string>>;
-  readonly namespace?: string;
-  /** the member's name; only for a token of one use */
-  readonly name?: string;
-  /** default "auto" */
-  readonly approve?: "auto" | "manual";
-}
-
-/** A token as `token list` shows it; no secret in it. */
-export interface TokenSummary {
-  /** 16 hexadecimal digits */
-  readonly id: string;
-  readonly state: "valid" | "expired" | "used-up" | "revoked";
-  /** `null` = unlimited */
-  readonly uses: number | null;
-  readonly used: number;
-  /** Unix milliseconds; `notAfter` `null` = never */
-  readonly createdAt: number;
-  readonly notAfter: number | null;
-  readonly labels: Readonly<Record<string, string>>;
-  readonly namespace: string;
-  readonly name: string;
-  readonly approve: "auto" | "manual";
-  readonly lastUsedBy: string;
-  readonly lastUsedAt: number | null;
-}
-
-/** A member as the hub knows it. */
-export interface Member {
-  readonly name: string;
-  readonly state: "active" | "pending" | "revoked";
-  readonly isHub: boolean;
-  readonly deviceKey: Uint8Array;
-  readonly publicKey: Uint8Array;
-  readonly addresses: readonly string[];
-  readonly underlay: string;
-  readonly endpoints: readonly string[];
-  readonly namespace: string;
-  readonly labels: Readonly<Record<string, string>>;
-  readonly namedPorts: readonly NamedPort[];
-  readonly identity: number;
-  /** Unix milliseconds */
-  readonly joinedAt: number;
-  /** id of the token it joined with; empty for the hub */
-  readonly tokenId: string;
-  readonly record: SignedRecord;
-}
-
-export interface JoinContext {
-  /** where the TLS connection comes from */
-  readonly remoteAddress: string;
-  readonly remotePort: number;
-}
-
-/** The hub as a member of its own mesh. */
-export interface HubMemberFacts {
-  readonly name: string;
-  readonly deviceKey: Uint8Array;
-  readonly publicKey: Uint8Array;
-  /** its address in outer headers; empty: its first mesh address */
-  readonly underlay: string;
-  /** `address:port` that members reach its WireGuard at, best first */
-  readonly endpoints: readonly string[];
-  readonly namespace: string;
-  readonly labels: Readonly<Record<string, string>>;
-  readonly namedPorts: readonly NamedPort[];
-}
-
-export interface ConnectionFacts {
-  /** `address:port` of the member's WireGuard as seen or as reported, best first */
-  readonly endpoints: readonly string[];
-  /** the member's own address on its network, or "" */
-  readonly localAddress: string;
-}
-
-/** One try to join, kept for the administrator. */
-export interface AuditRecord {
-  readonly sequence: number;
-  /** Unix milliseconds */
-  readonly at: number;
-  readonly event: "join" | "approve" | "revoke" | "remove" | "token-create" | "token-revoke";
-  /** "joined", "pending", "repeated", "ok" or a refusal code */
-  readonly result: string;
-  readonly tokenId: string;
-  readonly member: string;
-  /** hexadecimal of the first 8 octets of the device key */
-  readonly device: string;
-  readonly from: string;
-  /** identical tries that were not written one by one */
-  readonly repeated: number;
-}
-
-/** A fault in one of the documents of `apply`. */
-export interface ApplyFault {
-  /** position among the documents given */
-  readonly index: number;
-  readonly object: string;
-  readonly message: string;
-}
-
-export interface AppliedObject {
-  readonly kind: string;
-  readonly namespace: string;
-  readonly name: string;
-  readonly action: "created" | "configured" | "unchanged";
-}
-
-export type ApplyResult =
-  | { readonly applied: readonly AppliedObject[]; readonly revision: number }
-  | { readonly errors: readonly ApplyFault[] };
-
-/** Where a member's knowledge stands. */
-export interface ResumePoint {
-  readonly epoch: string;
-  readonly revision: number;
-}
-
-/**
- * A member's subscription; calling it ends it. While paused (its connection is full) nothing is sent, and what was missed
- * comes as one delta or snapshot after `resume`.
- */
-export interface Subscription {
-  (): void;
-  pause(): void;
-  resume(): void;
-}
+const DEFAULT_TTL_MS = 24 * 3600 * 1000;
+const MAX_ENDPOINTS = 8;
 
 export class HubState {
-  /** Opens the state in a store; an empty store starts a new mesh. Rejects when the store belongs to another cluster. */
-  static open(_options: HubStateOptions): Promise<HubState> {
-    throw new Error("in progress");
+  readonly #core: HubCore;
+  readonly #audit: AuditTrail;
+  readonly #desk: JoinDesk;
+  readonly #objects: HubObjects;
+  readonly #upkeep: Upkeep;
+  readonly #views: Views;
+
+  private constructor(core: HubCore, audit: AuditTrail) {
+    this.#core = core;
+    this.#audit = audit;
+    this.#desk = new JoinDesk(core, audit);
+    this.#objects = new HubObjects(core);
+    this.#upkeep = new Upkeep(core);
+    this.#views = new Views({
+      model: core.model,
+      settings: core.settings,
+      epoch: core.options.store.epoch,
+      revision: () => core.appliedRevision,
+      logStart: core.logStart,
+      schedule: core.options.schedule ?? scheduleTimer,
+    });
+    core.onChange = (change, revision) => this.#views.note(change, revision);
   }
+
+  /**
+   * Opens the state in a store; an empty store starts a new mesh.
+   *
+   * @throws RangeError for member prefixes that cannot be used; Error when the store belongs to another cluster
+   */
+  static async open(options: HubStateOptions): Promise<HubState> {
+    const faults = memberCidrFaults(options.settings.memberCidrs);
+    if (faults.length > 0) throw new RangeError(`Cannot use the member prefixes: ${faults.join("; ")}`);
+    const core = await HubCore.open(options);
+    const state = new HubState(core, await AuditTrail.open(options.store));
+    await state.#upkeep.publishAll();
+    return state;
+  }
+
   get epoch(): string {
-    throw new Error("in progress");
+    return this.#core.options.store.epoch;
   }
+
   get revision(): number {
-    throw new Error("in progress");
+    return this.#core.appliedRevision;
   }
+
   get settings(): HubSettings {
-    throw new Error("in progress");
+    return this.#core.settings;
   }
-  /** Makes a token; its text is given out here and never again. */
-  createToken(_options: CreateTokenOptions): Promise<{ readonly id: string; readonly token: string }> {
-    throw new Error("in progress");
+
+  /**
+   * Makes a token; its text is given out here and never again.
+   *
+   * @throws RangeError for options that no token can have
+   */
+  async createToken(options: CreateTokenOptions): Promise<{ readonly id: string; readonly token: string }> {
+    checkTokenOptions(options);
+    const id = new Uint8Array(TOKEN_ID_BYTES);
+    const secret = new Uint8Array(TOKEN_SECRET_BYTES);
+    this.#core.options.random(id);
+    this.#core.options.random(secret);
+    const createdAt = Math.floor(this.#core.now() / 1000) * 1000;
+    const notAfter = createdAt + Math.ceil((options.ttlMs ?? DEFAULT_TTL_MS) / 1000) * 1000;
+    const { endpoints, caPin } = options;
+    const needsApproval = options.approve === "manual";
+    const token = writeToken({ id, secret, caPin, endpoints, issuedAt: createdAt, notAfter, needsApproval });
+    const uses = options.uses ?? 1;
+    const row: TokenRow = {
+      id: tokenIdText(id),
+      verifier: verifierOf(secret),
+      caPin,
+      createdAt,
+      notAfter: notAfter === Infinity ? null : notAfter,
+      uses: uses === Infinity ? null : uses,
+      used: 0,
+      revokedAt: null,
+      labels: options.labels ?? {},
+      namespace: options.namespace ?? "",
+      name: options.name ?? "",
+      approve: options.approve ?? "auto",
+      lastUsedBy: "",
+      lastUsedAt: null,
+    };
+    await this.#core.exclusive(() =>
+      this.#core.commit([], [
+        { op: "put", key: TOKENS_PREFIX + row.id, value: writeRow(row) },
+        this.#act("token-create", { tokenId: row.id }),
+      ])
+    );
+    return { id: row.id, token };
   }
+
+  /** Oldest first. */
   listTokens(): TokenSummary[] {
-    throw new Error("in progress");
+    const now = this.#core.now();
+    const rows = [...this.#core.model.tokens.values()].sort((a, b) =>
+      a.createdAt - b.createdAt || (a.id < b.id ? -1 : 1)
+    );
+    return rows.map(({ verifier: _verifier, caPin: _caPin, revokedAt: _revokedAt, ...shown }) => ({
+      ...shown,
+      state: stateOfToken(this.#core.model.tokens.get(shown.id)!, now),
+    }));
   }
+
   /** @returns false when there is no such token */
-  revokeToken(_id: string): Promise<boolean> {
-    throw new Error("in progress");
+  async revokeToken(id: string): Promise<boolean> {
+    return await this.#core.exclusive(async () => {
+      const row = this.#core.model.tokens.get(id);
+      if (row === undefined) return false;
+      if (row.revokedAt !== null) return true;
+      return await this.#core.commit([], [
+        { op: "put", key: TOKENS_PREFIX + id, value: writeRow({ ...row, revokedAt: this.#core.now() }) },
+        this.#act("token-revoke", { tokenId: id }),
+      ]);
+    });
   }
-  /** A single-use challenge of 32 octets, good for two minutes; kept in memory, a bounded number of them. */
+
+  /** A challenge of 32 octets, good for one join within two minutes. Costs no memory. */
   challenge(): Uint8Array {
-    throw new Error("in progress");
+    return this.#desk.challenge();
   }
+
   /** Decides a join. Takes anything that came over the network; a malformed request is refused, never thrown. */
-  join(_request: JoinRequest, _context: JoinContext): Promise<JoinAnswer | JoinRefusal> {
-    throw new Error("in progress");
+  join(request: JoinRequest, context: JoinContext): Promise<JoinAnswer | JoinRefusal> {
+    return this.#desk.join(request, context);
   }
-  /** Writes or renews the hub's own member record; first addresses of the member CIDRs. */
-  putHubMember(_facts: HubMemberFacts): Promise<Member> {
-    throw new Error("in progress");
+
+  /**
+   * Writes or renews the hub's own member record; first addresses of the member prefixes.
+   *
+   * @throws RangeError when the name belongs to a member that is no hub, or no address is free
+   */
+  async putHubMember(facts: HubMemberFacts): Promise<Member> {
+    return await this.#core.exclusive(async () => {
+      const { model, settings } = this.#core;
+      const known = model.members.get(facts.name);
+      if (known !== undefined && !known.isHub) throw new RangeError(`Member "${facts.name}" is no hub`);
+      const addresses = known?.addresses ?? this.#hubAddresses();
+      const identity = this.#core.identityFor(this.#core.labelsOf(facts));
+      if (identity === undefined) throw new RangeError("The cluster has no free identity");
+      const draft: MemberDraft = {
+        ...facts,
+        state: "active",
+        isHub: true,
+        addresses,
+        underlay: chooseUnderlay(facts.underlay, addresses, settings.memberCidrs, this.#isOthersUnderlay(facts.name)),
+        localAddress: facts.underlay,
+        endpoints: endpointsOf(facts.endpoints),
+        identity: identity.identity,
+        joinedAt: known?.joinedAt ?? this.#core.now(),
+        tokenId: "",
+      };
+      if (known !== undefined && isSameMember(known, draft)) return memberOf(known);
+      const oldDevice = known && toHex(known.deviceKey);
+      const isNewDevice = oldDevice !== undefined && oldDevice !== toHex(facts.deviceKey);
+      const row = this.#core.sign(draft);
+      await this.#core.commit(identity.compares, [
+        ...identity.ops,
+        ...(isNewDevice ? [{ op: "delete" as const, key: DEVICES_PREFIX + oldDevice }] : []),
+        ...this.#core.storeMember(row),
+      ]);
+      return memberOf(row);
+    });
   }
+
+  #hubAddresses(): readonly string[] {
+    const { model, settings } = this.#core;
+    const first = hubAddresses(settings.memberCidrs);
+    if (!first.some((address) => model.addresses.has(address))) return first;
+    const use = {
+      isTaken: (address: string) => model.addresses.has(address),
+      freedAt: (address: string) => model.released.get(address),
+    };
+    const free = allocateAddresses(settings.memberCidrs, use, this.#core.now());
+    if (free === undefined) throw new RangeError("The mesh has no free address");
+    return free;
+  }
+
+  #isOthersUnderlay(name: string): (underlay: string) => boolean {
+    return (underlay) => (this.#core.model.underlays.get(underlay) ?? name) !== name;
+  }
+
   /** Whose device key this is. The caller has checked that the connection holds the key. */
-  authenticate(_deviceKey: Uint8Array): Member | { readonly refused: "revoked" | "unknown" | "pending" } {
-    throw new Error("in progress");
+  authenticate(deviceKey: Uint8Array): Member | { readonly refused: "revoked" | "unknown" | "pending" } {
+    const device = toHex(deviceKey);
+    if (this.#core.model.revoked.has(device)) return { refused: "revoked" };
+    const row = this.#core.model.devices.get(device);
+    if (row === undefined) return { refused: "unknown" };
+    return row.state === "pending" ? { refused: "pending" } : memberOf(row);
   }
-  /** What a connected member reports; its record is signed anew only if that changes it. */
-  noteConnection(_memberName: string, _facts: ConnectionFacts): Promise<void> {
-    throw new Error("in progress");
+
+  /** What a connected member reports; its record is signed anew only if that changes it. Unknown members are ignored. */
+  async noteConnection(memberName: string, facts: ConnectionFacts): Promise<void> {
+    await this.#core.exclusive(async () => {
+      const { model, settings } = this.#core;
+      const row = model.members.get(memberName);
+      if (row === undefined || row.state !== "active") return;
+      const localAddress = facts.localAddress || row.localAddress;
+      const isOthers = this.#isOthersUnderlay(memberName);
+      const keepsUnderlay = localAddress === row.localAddress;
+      const draft: MemberDraft = {
+        ...row,
+        localAddress,
+        endpoints: endpointsOf(facts.endpoints),
+        underlay: keepsUnderlay
+          ? row.underlay
+          : chooseUnderlay(localAddress, row.addresses, settings.memberCidrs, isOthers),
+      };
+      if (isSameMember(row, draft)) return;
+      const compare = this.#core.unchanged(MEMBERS_PREFIX + memberName);
+      await this.#core.commit([compare], this.#core.storeMember(this.#core.sign(draft)));
+    });
   }
+
   /** All members, by name; pending and revoked ones too. */
   members(): Member[] {
-    throw new Error("in progress");
+    const rows = [...this.#core.model.members.values(), ...this.#core.model.revoked.values()];
+    return rows.map(memberOf).sort((a, b) => a.name < b.name ? -1 : a.name > b.name ? 1 : a.joinedAt - b.joinedAt);
   }
+
   /** @returns undefined when there is no such pending member */
-  approveMember(_name: string): Promise<Member | undefined> {
-    throw new Error("in progress");
+  async approveMember(name: string): Promise<Member | undefined> {
+    return await this.#core.exclusive(async () => {
+      const row = this.#core.model.members.get(name);
+      if (row?.state !== "pending") return undefined;
+      const approved = this.#core.sign({ ...row, state: "active" });
+      const compare = this.#core.unchanged(MEMBERS_PREFIX + name);
+      const act = this.#act("approve", { member: name, device: shortDevice(toHex(row.deviceKey)) });
+      const isDone = await this.#core.commit([compare], [...this.#core.storeMember(approved), act]);
+      return isDone ? memberOf(approved) : undefined;
+    });
   }
+
   /** Its device key is refused for ever; peers drop it with their next delta. @returns false when there is no such member */
-  revokeMember(_name: string): Promise<boolean> {
-    throw new Error("in progress");
+  async revokeMember(name: string): Promise<boolean> {
+    return await this.#drop(name, "revoke");
   }
+
   /** It leaves; the device may join again with a new token. @returns false when there is no such member */
-  removeMember(_name: string): Promise<boolean> {
-    throw new Error("in progress");
+  async removeMember(name: string): Promise<boolean> {
+    return await this.#drop(name, "remove");
   }
-  /** Stores policies and namespaces: all of them, or, if one has a fault, none. With `dryRun` only says what would happen. */
-  apply(_documents: readonly unknown[], _dryRun?: boolean): Promise<ApplyResult> {
-    throw new Error("in progress");
+
+  async #drop(name: string, event: "revoke" | "remove"): Promise<boolean> {
+    return await this.#core.exclusive(async () => {
+      const row = this.#core.model.members.get(name);
+      if (row === undefined) return false;
+      const device = toHex(row.deviceKey);
+      const revoked: MemberRow = { ...row, state: "revoked" };
+      const tombstone = { op: "put" as const, key: REVOKED_PREFIX + device, value: writeRow(revoked) };
+      // the tombstone first: whoever follows the store learns why before that
+      const ops = [...(event === "revoke" ? [tombstone] : []), ...this.#core.dropMember(row)];
+      const act = this.#act(event, { member: name, device: shortDevice(device) });
+      const isDone = await this.#core.commit([this.#core.unchanged(MEMBERS_PREFIX + name)], [...ops, act]);
+      // revocation does not wait for company
+      if (isDone) this.#views.flush();
+      return isDone;
+    });
   }
+
+  /** Stores policies and namespaces: all of them, or, if one has a fault, none. With `isDryRun` only says what would happen. */
+  apply(documents: readonly unknown[], isDryRun = false): Promise<ApplyResult> {
+    return this.#objects.apply(documents, isDryRun);
+  }
+
   /** The documents as they were applied, by kind, namespace and name. */
-  get(_kind?: string, _namespace?: string): Readonly<Record<string, unknown>>[] {
-    throw new Error("in progress");
+  get(kind?: string, namespace?: string): Readonly<Record<string, unknown>>[] {
+    return this.#objects.get(kind, namespace);
   }
+
   /** @returns false when there is no such object */
-  delete(_kind: string, _namespace: string, _name: string): Promise<boolean> {
-    throw new Error("in progress");
+  delete(kind: string, namespace: string, name: string): Promise<boolean> {
+    return this.#objects.delete(kind, namespace, name);
   }
+
   /**
-   * Sends a member its state: at once a snapshot, or a delta where `resume` still allows one, then deltas. The same frame
-   * object goes to all members that need the same; `encodeFrame` (frames.ts) encodes it once.
+   * Sends a member its state: at once a snapshot, or a delta where `resume` still allows one (nothing, if nothing changed),
+   * then deltas. The same frame object goes to all members that need the same; `encodeFrame` (frames.ts) encodes it once.
    *
    * @param onGone the member was revoked or removed; nothing is sent any more, its connection should be closed
+   * @throws RangeError when there is no such active member
    */
   subscribe(
-    _memberName: string,
-    _resume: ResumePoint | undefined,
-    _send: (frame: StateFrame) => void,
-    _onGone?: (reason: "revoked" | "removed") => void,
+    memberName: string,
+    resume: ResumePoint | undefined,
+    send: (frame: StateFrame) => void,
+    onGone: (reason: "revoked" | "removed") => void = () => {},
   ): Subscription {
-    throw new Error("in progress");
+    return this.#views.subscribe(memberName, resume, send, onGone);
   }
+
   /** The newest tries and administrative acts, newest first. */
-  audit(_limit: number): Promise<AuditRecord[]> {
-    throw new Error("in progress");
+  audit(limit: number): Promise<AuditRecord[]> {
+    return this.#audit.newest(limit);
   }
+
   /** Computes and sends what has changed since the last time, without waiting for the batch timer. */
   flush(): void {
-    throw new Error("in progress");
+    this.#views.flush();
   }
+
   /** Upkeep: heartbeat, leases, records that need a new signature, identities that nobody has. Call it every second or so. */
   tick(): Promise<void> {
-    throw new Error("in progress");
+    return this.#upkeep.tick();
   }
+
   /** Ends subscriptions and the watch; the store stays open, it is its owner's. */
   close(): void {
-    throw new Error("in progress");
+    this.#views.close();
+    this.#core.close();
   }
+
+  #act(event: AuditRecord["event"], facts: { tokenId?: string; member?: string; device?: string }) {
+    return this.#audit.record(auditFacts({ at: this.#core.now(), event, result: "ok", ...facts }));
+  }
+}
+
+function scheduleTimer(task: () => void, ms: number): () => void {
+  const timer = setTimeout(task, ms);
+  return () => clearTimeout(timer);
+}
+
+/** @throws RangeError */
+function checkTokenOptions(options: CreateTokenOptions): void {
+  const { uses = 1, ttlMs = DEFAULT_TTL_MS, name = "", namespace = "", labels = {} } = options;
+  const fail = (why: string): never => {
+    throw new RangeError(`Cannot make a token: ${why}`);
+  };
+  if (uses !== Infinity && !(Number.isSafeInteger(uses) && uses >= 1)) {
+    fail("uses must be a whole number of at least 1");
+  }
+  if (!(ttlMs >= 1000)) fail("its time must be at least one second");
+  if (name !== "" && !isDnsLabel(name)) fail(`name "${name}" is no DNS label`);
+  if (name !== "" && uses !== 1) fail("a token with a name can have one use only");
+  if (namespace !== "" && !isDnsLabel(namespace)) fail(`namespace "${namespace}" is no DNS label`);
+  for (const [key, value] of Object.entries(labels)) if (!isLabel(key, value)) fail(`"${key}=${value}" is no label`);
+}
+
+/** What reads as `address:port`, canonical, without doubles. */
+function endpointsOf(texts: readonly string[]): string[] {
+  const read = texts.map(parseUnderlayAddr).filter((addr) => addr !== undefined);
+  return [...new Set(read.map(formatUnderlayAddr))].slice(0, MAX_ENDPOINTS);
+}
+
+/** Nothing that is stored or signed differs, the signature itself aside. */
+function isSameMember(row: MemberRow, draft: MemberDraft): boolean {
+  return textOfMember(row) === textOfMember(draft);
+}
+
+function textOfMember(member: MemberDraft & Partial<MemberRow>): string {
+  const { record: _record, signature: _signature, notAfter: _notAfter, ...rest } = member;
+  return JSON.stringify(Object.entries(rest).sort(), (_key, v) => v instanceof Uint8Array ? toHex(v) : v);
+}
+
+function memberOf(row: MemberRow): Member {
+  const { localAddress: _localAddress, notAfter: _notAfter, record, signature, ...shown } = row;
+  return { ...shown, record: { record, signature } };
 }

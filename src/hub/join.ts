@@ -15,6 +15,8 @@ import { hmac } from "@noble/hashes/hmac.js";
 import { sha256 } from "@noble/hashes/sha2.js";
 import { equalConstantTime } from "../bytes/compare.ts";
 import type { MeshSettings, NamedPort, SignedRecord } from "../mesh/entries.ts";
+import { isCount, isObject, readList, readTextMap } from "./json.ts";
+import { readNamedPort } from "./records.ts";
 import { verifierOf } from "./token.ts";
 
 export const CHALLENGE_BYTES = 32;
@@ -129,4 +131,48 @@ function joinFields(fields: readonly (Uint8Array | string)[]): Uint8Array {
     at += 4 + part.length;
   }
   return bytes;
+}
+
+/**
+ * Reads a request that came over the network; `undefined` for anything that is not exactly one. Only shapes are checked here,
+ * whether the wishes in it are granted is `token_rules.ts`.
+ */
+export function readJoinRequest(value: unknown): JoinRequest | undefined {
+  if (!isObject(value)) return undefined;
+  const { name, namespace, localAddress, listenPort } = value;
+  const octets = (key: string, count: number) => {
+    const bytes = value[key];
+    return bytes instanceof Uint8Array && bytes.length === count ? bytes : undefined;
+  };
+  const challenge = octets("challenge", CHALLENGE_BYTES);
+  const tokenId = octets("tokenId", 8);
+  const deviceKey = octets("deviceKey", 32);
+  const publicKey = octets("publicKey", 32);
+  const caPin = octets("caPin", 32);
+  const proof = octets("proof", 32);
+  const signature = octets("signature", 64);
+  const labels = readTextMap(value["labels"]);
+  const namedPorts = readList(value["namedPorts"], readNamedPort);
+  if (!challenge || !tokenId || !deviceKey || !publicKey || !caPin || !proof || !signature) return undefined;
+  if (!labels || !namedPorts || !isShort(name) || !isShort(namespace) || !isShort(localAddress)) return undefined;
+  if (!isCount(listenPort) || listenPort > 65535) return undefined;
+  return {
+    challenge,
+    tokenId,
+    deviceKey,
+    publicKey,
+    caPin,
+    name,
+    namespace,
+    labels,
+    namedPorts,
+    localAddress,
+    listenPort,
+    proof,
+    signature,
+  };
+}
+
+function isShort(value: unknown): value is string {
+  return typeof value === "string" && value.length <= 255;
 }

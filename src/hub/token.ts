@@ -58,7 +58,7 @@ export interface JoinToken {
   readonly needsApproval: boolean;
 }
 
-/** Why a text is no usable token. `message` is meant for a person and holds nothing of the token. */
+/** Why a text is no usable token. `message` goes on after "Cannot read the token: " and holds nothing of the token. */
 export interface TokenFault {
   readonly code: "not-a-token" | "damaged" | "unsupported-version";
   readonly message: string;
@@ -106,7 +106,7 @@ export function readToken(text: string): { readonly token: JoinToken } | { reado
   const payload = fromBase64Url(body.slice(PREFIX.length));
   if (payload === undefined || payload.length === 0) return damaged("it is no base64url text");
   if (payload[0] !== VERSION) {
-    const message = `The token has format version ${payload[0]}, this edgemesh reads version ${VERSION}`;
+    const message = `it has format version ${payload[0]}, this edgemesh reads version ${VERSION}`;
     return { fault: { code: "unsupported-version", message } };
   }
   const token = readPayload(payload);
@@ -223,10 +223,10 @@ function checkOf(body: string): string {
 }
 
 function notAToken(): { readonly fault: TokenFault } {
-  const message = `This is not an edgemesh token: tokens start with "${PREFIX}"`;
+  const message = `it is no edgemesh token: those start with "${PREFIX}"`;
   return { fault: { code: "not-a-token", message } };
 }
 
 function damaged(why: string): { readonly fault: TokenFault } {
-  return { fault: { code: "damaged", message: `The token is damaged: ${why}` } };
+  return { fault: { code: "damaged", message: `it is damaged: ${why}` } };
 }
