@@ -13,7 +13,6 @@
 import { createHash, timingSafeEqual } from "node:crypto";
 import type { Context, Next } from "hono";
 import { Hono } from "hono";
-import { bodyLimit } from "hono/body-limit";
 import * as v from "valibot";
 import type { Log } from "../../src/ports.ts";
 import type { AdminConnection, AdminMember, AdminStatus, ApplyAnswer } from "../sync/admin_client.ts";
@@ -24,7 +23,8 @@ import type { ConnectionInfo, Remote } from "./sync_server.ts";
 import { fault, readBody, reply } from "./wire_format.ts";
 
 /** Policies of a whole repository at once. */
-const MAX_BODY_BYTES = 16 * 1024 * 1024;
+const MAX_APPLY_BYTES = 16 * 1024 * 1024;
+const MAX_BODY_BYTES = 64 * 1024;
 const MAX_AUDIT = 1_000;
 /** Wrong credentials from one address: this many at once, then one a second. */
 const FAILURES_AT_ONCE = 10;
@@ -87,10 +87,6 @@ const EMPTY_REQUEST = v.strictObject({});
 export function makeAdminApi(options: AdminApiOptions): Hono {
   const app = new Hono();
   app.use(authenticate(options));
-  app.use(bodyLimit({
-    maxSize: MAX_BODY_BYTES,
-    onError: (c) => fault(c, 413, "too-large", `body must be at most ${MAX_BODY_BYTES} octets`),
-  }));
   app.get("/status", (c) => reply(c, options.status()));
   addTokens(app, options);
   addMembers(app, options);
@@ -125,7 +121,7 @@ function digest(text: string): Uint8Array {
 
 function addTokens(app: Hono, { state, caPin, advertise, log }: AdminApiOptions): void {
   app.post("/tokens", async (c) => {
-    const body = await readBody(c, TOKEN_REQUEST);
+    const body = await readBody(c, TOKEN_REQUEST, MAX_BODY_BYTES);
     if ("answer" in body) return body.answer;
     const { uses, ttlMs, endpoints = advertise().slice(0, 3), ...rest } = body.value;
     if (endpoints.length === 0) {
@@ -159,7 +155,7 @@ function addMembers(app: Hono, { state, connectionOf, log }: AdminApiOptions): v
   const shown = (member: Member) => memberOf(member, connectionOf(member.name));
   app.get("/members", (c) => reply(c, { members: state.members().map(shown) }));
   app.post("/members/:name/approve", async (c) => {
-    const body = await readBody(c, EMPTY_REQUEST);
+    const body = await readBody(c, EMPTY_REQUEST, MAX_BODY_BYTES);
     if ("answer" in body) return body.answer;
     const member = await state.approveMember(c.req.param("name"));
     if (member === undefined) return fault(c, 404, "not-found", "there is no such member that waits for approval");
@@ -167,7 +163,7 @@ function addMembers(app: Hono, { state, connectionOf, log }: AdminApiOptions): v
     return reply(c, shown(member));
   });
   app.post("/members/:name/revoke", async (c) => {
-    const body = await readBody(c, EMPTY_REQUEST);
+    const body = await readBody(c, EMPTY_REQUEST, MAX_BODY_BYTES);
     if ("answer" in body) return body.answer;
     const name = c.req.param("name");
     if (isHub(state, name)) return fault(c, 409, "conflict", "the hub cannot revoke itself");
@@ -190,7 +186,7 @@ function isHub(state: Pick<HubState, "members">, name: string): boolean {
 
 function addObjects(app: Hono, { state, log }: AdminApiOptions): void {
   app.post("/apply", async (c) => {
-    const body = await readBody(c, APPLY_REQUEST);
+    const body = await readBody(c, APPLY_REQUEST, MAX_APPLY_BYTES);
     if ("answer" in body) return body.answer;
     const { documents, dryRun = false } = body.value;
     const result = await state.apply(documents, dryRun);

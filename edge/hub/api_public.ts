@@ -10,7 +10,6 @@
  * `src/hub/join.ts` has the exchange, `HubState` the decisions.
  */
 import type { Context, Hono } from "hono";
-import { bodyLimit } from "hono/body-limit";
 import * as v from "valibot";
 import type { JoinAnswer } from "../../src/hub/join.ts";
 import type { JoinRefusal, RefusalCode } from "../../src/hub/refusal.ts";
@@ -70,27 +69,23 @@ const LEAVE_REQUEST = v.strictObject({ challenge: octets(32), deviceKey: octets(
 export function addPublicApi(app: Hono, options: PublicApiOptions): void {
   const { state, caPem, caPin, log, nowMs, remoteOf } = options;
   const leaving = new ChallengeBook(LEAVE_CHALLENGE_MS, MAX_LEAVE_CHALLENGES);
-  const limit = bodyLimit({
-    maxSize: MAX_BODY_BYTES,
-    onError: (c) => fault(c, 413, "too-large", `body must be at most ${MAX_BODY_BYTES} octets`),
-  });
 
   app.get("/v1/ca", (c) => c.body(caPem, 200, { "content-type": "application/x-pem-file" }));
 
-  app.post("/v1/join/challenge", limit, (c) => reply(c, { challenge: state.challenge() }));
+  app.post("/v1/join/challenge", (c) => reply(c, { challenge: state.challenge() }));
 
-  app.post("/v1/join", limit, async (c) => {
-    const body = await readBody(c, JOIN_REQUEST);
+  app.post("/v1/join", async (c) => {
+    const body = await readBody(c, JOIN_REQUEST, MAX_BODY_BYTES);
     if ("answer" in body) return body.answer;
     const remote = remoteOf(c);
     const outcome = await state.join(body.value, { remoteAddress: remote.address, remotePort: remote.port });
     return isRefusal(outcome) ? reply(c, outcome, STATUS[outcome.code] ?? 403) : reply(c, outcome);
   });
 
-  app.post("/v1/leave/challenge", limit, (c) => reply(c, { challenge: leaving.give(nowMs()) }));
+  app.post("/v1/leave/challenge", (c) => reply(c, { challenge: leaving.give(nowMs()) }));
 
-  app.post("/v1/leave", limit, async (c) => {
-    const body = await readBody(c, LEAVE_REQUEST);
+  app.post("/v1/leave", async (c) => {
+    const body = await readBody(c, LEAVE_REQUEST, MAX_BODY_BYTES);
     if ("answer" in body) return body.answer;
     const { challenge, deviceKey, signature } = body.value;
     if (!leaving.take(challenge, nowMs())) return fault(c, 409, "stale-challenge", "ask for another challenge");

@@ -102,7 +102,8 @@ export class HttpConnection {
   #send({ method, path, headers = {}, body }: HttpRequest): void {
     const lines = [`${method} ${path} HTTP/1.1`, `host: ${HUB_SERVER_NAME}`];
     for (const [name, value] of Object.entries(headers)) lines.push(`${name}: ${value}`);
-    if (method === "POST" || body !== undefined) lines.push(`content-length: ${body?.length ?? 0}`);
+    const hasLength = headers["transfer-encoding"] === undefined;
+    if (hasLength && (method === "POST" || body !== undefined)) lines.push(`content-length: ${body?.length ?? 0}`);
     const text = `${lines.join("\r\n")}\r\n\r\n`;
     if (/[^\x20-\x7e\r\n]/.test(text)) throw new TypeError("Request head has characters that HTTP does not allow");
     const head = new TextEncoder().encode(text);

@@ -315,6 +315,8 @@ describe("the hub's HTTP surface", () => {
     ["a body with nothing in it", post("/v1/join", "{}"), undefined, 400],
     ["a body that is a list", post("/v1/join", "[]"), undefined, 400],
     ["a body that is too long", post("/v1/join", `"${"x".repeat(70_000)}"`), undefined, 413],
+    ["a body in chunks", chunked("/v1/join", ["{", "}"]), undefined, 400],
+    ["chunks that are too long", chunked("/v1/join", new Array(80).fill("x".repeat(1000))), undefined, 413],
   ] as [string, HttpRequest, string | undefined, number][])("judges %s", async (_name, wanted, host, status) => {
     const answer = await request(wanted, host);
     expect(answer.status).toBe(status);
@@ -469,6 +471,13 @@ describe("the hub's log", () => {
 
 function post(path: string, body: string) {
   return { method: "POST", path, headers: { "content-type": "application/json" }, body };
+}
+
+/** A request whose body has no length in front. */
+function chunked(path: string, parts: readonly string[]) {
+  const headers = { "content-type": "application/json", "transfer-encoding": "chunked" };
+  const body = [...parts, ""].map((part) => `${part.length.toString(16)}\r\n${part}\r\n`).join("");
+  return { method: "POST", path, headers, body };
 }
 
 /** The state with some methods of another; private fields stay the original's. */
