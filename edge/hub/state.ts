@@ -335,8 +335,8 @@ export class HubState {
   }
 
   /**
-   * Sends a member its state: at once a snapshot, or a delta where `resume` still allows one (nothing, if nothing changed),
-   * then deltas. The same frame object goes to all members that need the same; `encodeFrame` (frames.ts) encodes it once.
+   * Sends a member its state: at once a snapshot, or a delta where `resume` still allows one (an empty one, if nothing
+   * changed), then deltas. The same frame object goes to all members that need the same; `encodeFrame` (frames.ts) encodes it once.
    *
    * @param onGone the member was revoked or removed; nothing is sent any more, its connection should be closed
    * @throws RangeError when there is no such active member
@@ -410,7 +410,7 @@ function isSameMember(row: MemberRow, draft: MemberDraft): boolean {
 
 function textOfMember(member: MemberDraft & Partial<MemberRow>): string {
   const { record: _record, signature: _signature, notAfter: _notAfter, ...rest } = member;
-  return JSON.stringify(Object.entries(rest).sort(), (_key, v) => v instanceof Uint8Array ? toHex(v) : v);
+  return new TextDecoder().decode(writeRow(Object.fromEntries(Object.entries(rest).sort())));
 }
 
 function memberOf(row: MemberRow): Member {

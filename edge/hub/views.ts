@@ -180,17 +180,17 @@ export class Views {
     return found?.isHub ? this.#index.hub : found?.state;
   }
 
-  #advance(subscriber: Subscriber, deltas: DeltaCache): void {
+  #advance(subscriber: Subscriber, deltas: DeltaCache, isFirst = false): void {
     const view = this.#stateOf(subscriber.name)?.view;
     if (view === undefined) return;
     const frame = this.#withOwn(deltas.between(subscriber.view!, view), subscriber.name, view, deltas);
     subscriber.view = view;
     subscriber.revision = deltas.revision;
-    if (frame.puts.length > 0 || frame.deletes.length > 0) subscriber.send(frame);
+    if (isFirst || frame.puts.length > 0 || frame.deletes.length > 0) subscriber.send(frame);
   }
 
-  /** Brings a subscriber up to the last flush from wherever it stands. */
-  #catchUp(subscriber: Subscriber): void {
+  /** Brings a subscriber up to the last flush from wherever it stands. The first frame is sent even when it is empty. */
+  #catchUp(subscriber: Subscriber, isFirst = false): void {
     const view = this.#stateOf(subscriber.name)?.view;
     if (view === undefined) return;
     if (subscriber.view === undefined || subscriber.revision < this.#logStart) {
@@ -200,7 +200,7 @@ export class Views {
       return;
     }
     const batches = this.#log.filter((batch) => batch.revision > subscriber.revision);
-    this.#advance(subscriber, new DeltaCache(this.#index, batches, this.#flushed));
+    this.#advance(subscriber, new DeltaCache(this.#index, batches, this.#flushed), isFirst);
   }
 
   #snapshot(view: View, name: string): SnapshotFrame {
@@ -248,7 +248,7 @@ export class Views {
     const subscribers = this.#subscribers.get(name) ?? new Set();
     this.#subscribers.set(name, subscribers.add(subscriber));
     this.#count++;
-    this.#catchUp(subscriber);
+    this.#catchUp(subscriber, true);
     return this.#handleOf(subscriber);
   }
 

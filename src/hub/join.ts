@@ -142,7 +142,7 @@ export function readJoinRequest(value: unknown): JoinRequest | undefined {
   const { name, namespace, localAddress, listenPort } = value;
   const octets = (key: string, count: number) => {
     const bytes = value[key];
-    return bytes instanceof Uint8Array && bytes.length === count ? bytes : undefined;
+    return bytes instanceof Uint8Array && bytes.length === count ? new Uint8Array(bytes) : undefined;
   };
   const challenge = octets("challenge", CHALLENGE_BYTES);
   const tokenId = octets("tokenId", 8);

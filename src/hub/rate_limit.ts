@@ -12,8 +12,8 @@ export interface RateLimit {
 }
 
 interface Bucket {
-  /** failures not yet forgiven, with fraction */
-  level: number;
+  /** time until every failure is forgiven, as of `atMs` */
+  debtMs: number;
   atMs: number;
 }
 
@@ -32,16 +32,17 @@ export class RateLimiter {
   waitMs(subject: string, nowMs: number): number {
     const bucket = this.#buckets.get(subject);
     if (bucket === undefined) return 0;
-    const over = this.#levelAt(bucket, nowMs) - (this.#limit.burst - 1);
-    return over <= 0 ? 0 : Math.ceil(over * this.#limit.refillMs);
+    const { burst, refillMs } = this.#limit;
+    return Math.max(0, this.#debtAt(bucket, nowMs) - (burst - 1) * refillMs);
   }
 
   /** Counts a failure. */
   fail(subject: string, nowMs: number): void {
-    const bucket = this.#buckets.get(subject) ?? { level: 0, atMs: nowMs };
-    const level = Math.min(this.#limit.burst, this.#levelAt(bucket, nowMs) + 1);
+    const { burst, refillMs } = this.#limit;
+    const bucket = this.#buckets.get(subject) ?? { debtMs: 0, atMs: nowMs };
+    const debtMs = Math.min(burst * refillMs, this.#debtAt(bucket, nowMs) + refillMs);
     this.#buckets.delete(subject);
-    this.#buckets.set(subject, { level, atMs: nowMs });
+    this.#buckets.set(subject, { debtMs, atMs: nowMs });
     if (this.#buckets.size > MAX_SUBJECTS) this.#buckets.delete(this.#buckets.keys().next().value!);
   }
 
@@ -50,8 +51,8 @@ export class RateLimiter {
     this.#buckets.delete(subject);
   }
 
-  #levelAt(bucket: Bucket, nowMs: number): number {
-    return Math.max(0, bucket.level - Math.max(0, nowMs - bucket.atMs) / this.#limit.refillMs);
+  #debtAt(bucket: Bucket, nowMs: number): number {
+    return Math.max(0, bucket.debtMs - Math.max(0, nowMs - bucket.atMs));
   }
 }
 

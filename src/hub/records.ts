@@ -91,7 +91,11 @@ export interface ReleasedRow {
 
 /** A row as its stored value. Octet strings become base64. */
 export function writeRow(row: object): Uint8Array {
-  const text = JSON.stringify(row, (_key, value) => value instanceof Uint8Array ? toBase64(value) : value);
+  // not the value given: of Node's Buffer that is already something else
+  const text = JSON.stringify(row, function (this: Record<string, unknown>, key, value) {
+    const own = this[key];
+    return own instanceof Uint8Array ? toBase64(own) : value;
+  });
   return new TextEncoder().encode(text);
 }
 
