@@ -45,7 +45,7 @@ class EnginePolicies implements Policies {
   }
 
   selectsSelf(policy: string): boolean {
-    return this.#engine.rules().some((rule) => rule.policy === policy);
+    return this.#engine.isSelecting(policy);
   }
 
   apply(change: MeshChange, mesh: MeshState): readonly DatapathCommand[] {
