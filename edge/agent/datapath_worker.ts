@@ -4,10 +4,11 @@
  */
 import { appendFileSync } from "node:fs";
 import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
+import { chooseAead, describeAead, withTransportAead } from "../../ffi/aead.ts";
 import { makeBootClock } from "../../ffi/clock.ts";
 import { makeArena } from "../../ffi/memory.ts";
 import { Waiter } from "../../ffi/poll.ts";
-import { loadSodium, randomBytes, sodiumVersion } from "../../ffi/sodium.ts";
+import { loadSodium, randomBytes } from "../../ffi/sodium.ts";
 import { openTun } from "../../ffi/tun.ts";
 import { openUnderlay, receiveBytes } from "../../ffi/udp.ts";
 import { ConntrackTable } from "../../src/conntrack/table.ts";
@@ -37,7 +38,8 @@ function emit(event: DatapathEvent | WorkerAwake): void {
 
 function main(init: WorkerInit): void {
   const { options } = init;
-  const ciphers = loadSodium();
+  const chosen = chooseAead(options.aead);
+  const ciphers = withTransportAead(loadSodium(), chosen.aead);
   const layout = layoutArena(MAX_PEERS, receiveBytes(RECEIVE_SLOTS), SEALED_BYTES);
   const arena = makeArena(layout.bytes);
   const nowMs = makeBootClock();
@@ -99,7 +101,7 @@ function main(init: WorkerInit): void {
     offload: {
       ...tun.facts,
       ...underlay.facts,
-      aead: `libsodium ${sodiumVersion()}`,
+      aead: describeAead(chosen),
     },
   });
 

@@ -1,8 +1,11 @@
 /**
  * The whole packet path of two members in one process, without the kernel: what a superpacket of the TUN costs until it is one
- * write to the other TUN. `scripts/bench/run datapath`; on Deno (`BENCH_RUNTIME=deno`) it also says how many octets of heap a
+ * write to the other TUN. `scripts/bench/run datapath [--aead auto|libsodium|libcrypto]`; on Deno (`BENCH_RUNTIME=deno`) it also says how many octets of heap a
  * segment leaves behind, and fails when that is more than LIMIT_OCTETS: the packet path must not allocate.
  */
+import { parseArgs } from "node:util";
+import { chooseAead, withTransportAead } from "../../ffi/aead.ts";
+import { loadLibcrypto, type TransportAead } from "../../ffi/libcrypto.ts";
 import { makeArena } from "../../ffi/memory.ts";
 import { loadSodium, randomBytes } from "../../ffi/sodium.ts";
 import { ConntrackTable } from "../../src/conntrack/table.ts";
@@ -27,6 +30,15 @@ const SLOT_BYTES = 65536 + 64;
 const LIMIT_OCTETS = 40;
 const MSS = 1303;
 const ROUNDS = 5;
+
+const { values: options } = parseArgs({ options: { aead: { type: "string", default: "auto" } } });
+const aead = aeadNamed(options.aead);
+
+function aeadNamed(setting: string): TransportAead {
+  if (setting === "libcrypto") return loadLibcrypto();
+  if (setting === "auto" || setting === "libsodium") return chooseAead(setting).aead;
+  throw new RangeError(`Cannot measure "${setting}": expected auto, libsodium or libcrypto`);
+}
 
 /** A TUN that gives the same packet again and again, and takes everything. */
 class LoopTun implements Tun {
@@ -114,7 +126,7 @@ class LoopUnderlay implements Underlay {
 }
 
 function makeMember(address: string, underlayAddress: string, peerUnderlay: string, identity: number) {
-  const ciphers = loadSodium();
+  const ciphers = withTransportAead(loadSodium(), aead);
   const layout = layoutArena(16, SLOTS * SLOT_BYTES, 512 * 1024);
   const arena = makeArena(layout.bytes);
   const tun = new LoopTun(arena);
@@ -209,6 +221,7 @@ b.underlay.other = a.underlay;
 learn(a, b);
 learn(b, a);
 
+console.log(`transport data sealed by ${aead.name}`);
 let isLeaking = false;
 for (const segments of [1, 8, 45]) {
   a.tun.packet = superpacket(segments);
