@@ -127,7 +127,7 @@ async function runMain(): Promise<void> {
   const children: { kill(): void }[] = [];
   const giveUp = setTimeout(() => {
     console.error(`no result after ${LIMIT_MS / 1000} s`);
-    for (const child of children) child.kill();
+    for (const child of children.toReversed()) child.kill(); // members before their hub
     rmSync(stateDir, { recursive: true, force: true });
     process.exit(1);
   }, LIMIT_MS);
@@ -138,7 +138,7 @@ async function runMain(): Promise<void> {
     if (!result.isGood) process.exitCode = 1;
   } finally {
     clearTimeout(giveUp);
-    for (const child of children) child.kill();
+    for (const child of children.toReversed()) child.kill(); // members before their hub
     rmSync(stateDir, { recursive: true, force: true });
   }
 }
@@ -146,6 +146,8 @@ async function runMain(): Promise<void> {
 interface Result {
   readonly members: number;
   readonly joinMs: number;
+  /** until every member has applied the newest revision, all others' records included; seen four times a second */
+  readonly syncedMs: number;
   readonly change: {
     readonly medianMs: number;
     readonly p99Ms: number;
@@ -181,6 +183,7 @@ async function measure(count: number, stateDir: string, children: { kill(): void
   const all = await members.next((line) => "allJoined" in line) as { atMs: number };
   const joinMs = all.atMs - startMs;
   await settle(admin, count);
+  const syncedMs = clockMs() - startMs;
   const before = await admin.members();
   const changeMs = clockMs();
   const applied = await admin.apply([policy()]);
@@ -198,11 +201,12 @@ async function measure(count: number, stateDir: string, children: { kill(): void
   return {
     members: count,
     joinMs,
+    syncedMs,
     change,
     hub: hubFacts,
     sentPerMember: { min: at(sent, 0), median: at(sent, 0.5), max: at(sent, 1) },
     changeBytesPerMember: (sent.reduce((sum, bytes) => sum + bytes, 0) - sentBefore) / count,
-    isGood: joinMs < GOAL_JOIN_MS && change.maxMs < GOAL_CHANGE_MS && hubFacts.peakMb * 1e6 < GOAL_HUB_BYTES,
+    isGood: syncedMs < GOAL_JOIN_MS && change.maxMs < GOAL_CHANGE_MS && hubFacts.peakMb * 1e6 < GOAL_HUB_BYTES,
   };
 }
 
@@ -217,6 +221,10 @@ async function settle(admin: AdminClient, count: number): Promise<void> {
   }
 }
 
+/**
+ * Selects everybody and lets one label of ten in: so nine of ten members can no longer talk to each other, and with the policy each
+ * is told to forget some nine hundred others. A change that is small on the wire would be easier.
+ */
 function policy(): unknown {
   return {
     apiVersion: "cilium.io/v2",
@@ -293,13 +301,16 @@ function at(sorted: readonly number[], share: number): number {
   return sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? NaN;
 }
 
-function print({ members, joinMs, change, hub, sentPerMember, changeBytesPerMember, isGood }: Result): void {
+function print({ members, joinMs, syncedMs, change, hub, sentPerMember, changeBytesPerMember, isGood }: Result): void {
   const cpu = cpus();
   const ms = (value: number) => `${value.toFixed(0)} ms`;
   console.log(
     `${members} members, ${cpu.length} x ${cpu[0]?.model ?? "unknown CPU"}, hub, members and administrator on it`,
   );
-  console.log(`all joined after      ${(joinMs / 1000).toFixed(1)} s   (goal: 60 s)`);
+  console.log(
+    `all joined after      ${(joinMs / 1000).toFixed(1)} s, and all know all others after ` +
+      `${(syncedMs / 1000).toFixed(1)} s   (goal: 60 s)`,
+  );
   console.log(
     `one policy change     median ${ms(change.medianMs)}, p99 ${ms(change.p99Ms)}, last ${
       ms(change.maxMs)
