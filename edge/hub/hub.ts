@@ -14,7 +14,7 @@ import { parseEndpoint } from "../sync/endpoint.ts";
 import { type HubKeys, openHubKeys } from "./ca.ts";
 import { HubServer } from "./server.ts";
 import { makeSignatures, randomBytes, secretKeyOf } from "./signatures.ts";
-import { HubState } from "./state.ts";
+import { HubState, type HubStateOptions } from "./state.ts";
 import { SqliteStore } from "./store_sqlite.ts";
 import type { Store } from "./store.ts";
 
@@ -65,7 +65,7 @@ export async function openHub(options: HubOptions): Promise<Hub> {
   const keys = await openKeys(options.stateDir);
   const store = openStore(options);
   try {
-    const state = await HubState.open({
+    const state = await openState({
       store,
       settings: settingsOf(options, keys.caPin),
       recordKey: {
@@ -96,6 +96,20 @@ export async function openHub(options: HubOptions): Promise<Hub> {
   } catch (error) {
     await store.close();
     throw error;
+  }
+}
+
+/** What a store or prefixes that do not fit say is for whoever chose the settings. */
+async function openState(options: HubStateOptions): Promise<HubState> {
+  try {
+    return await HubState.open(options);
+  } catch (error) {
+    if (error instanceof EdgeError) throw error;
+    throw new EdgeError("EDGE_CONFIG_INVALID", messageOf(error), {
+      cause: error,
+      fix:
+        "Use the --cluster-name, --cluster-id and --member-cidr that this store was made with, or another --state-dir.",
+    });
   }
 }
 
