@@ -32,6 +32,7 @@ const { values: options } = parseArgs({
     seconds: { type: "string", default: "5" },
     form: { type: "string", default: "binary" },
     "min-ratio": { type: "string" },
+    aead: { type: "string", default: "auto" },
     json: { type: "string" },
   },
 });
@@ -112,9 +113,10 @@ async function runRound(name: string, start: () => Promise<Pair>): Promise<Round
 }
 
 async function startEdgemesh(a: End, b: End): Promise<Pair> {
+  const flags = ["--aead", options.aead];
   const [first, second] = [
-    await startFromMesh(lab, a, [{ end: b, endpoint: `${lab.node("b").ip4}:51871` }]),
-    await startFromMesh(lab, b, [{ end: a, endpoint: `${lab.node("a").ip4}:51871` }]),
+    await startFromMesh(lab, a, [{ end: b, endpoint: `${lab.node("b").ip4}:51871` }], { flags }),
+    await startFromMesh(lab, b, [{ end: a, endpoint: `${lab.node("a").ip4}:51871` }], { flags }),
   ];
   await reaches(lab, "a", b.mesh4);
   return { target: b.mesh4, programs: [first.process!, second.process!] };
