@@ -17,7 +17,7 @@ const MIN_WAIT_MS = 5;
 const MAX_WAIT_MS = 250;
 const WAIT_MS_PER_SUBSCRIBER = 0.25;
 
-/** How an entry stood before a batch touched it: enough to tell who had it. */
+/** How an entry stood before it was changed: enough to tell who may have it. */
 interface Touch {
   readonly slot: number;
   readonly isForAll: boolean;
@@ -25,7 +25,8 @@ interface Touch {
 
 interface Batch {
   readonly revision: number;
-  readonly touches: ReadonlyMap<string, Touch>;
+  /** for each key all states before its changes: a snapshot may have been taken in each of them */
+  readonly touches: ReadonlyMap<string, readonly Touch[]>;
 }
 
 interface Subscriber {
@@ -54,7 +55,7 @@ export class Views {
   readonly #index: ViewIndex;
   readonly #subscribers = new Map<string, Set<Subscriber>>();
   readonly #log: Batch[] = [];
-  #touches = new Map<string, Touch>();
+  #touches = new Map<string, Touch[]>();
   #loggedKeys = 0;
   #logStart: number;
   #flushed: number;
@@ -112,9 +113,12 @@ export class Views {
     };
   }
 
-  /** The first touch of a batch counts: it says how the entry stood before the batch. */
   #touch(key: string, touch: Touch): void {
-    if (!this.#touches.has(key)) this.#touches.set(key, touch);
+    const touches = this.#touches.get(key);
+    if (touches === undefined) this.#touches.set(key, [touch]);
+    else if (!touches.some((known) => known.slot === touch.slot && known.isForAll === touch.isForAll)) {
+      touches.push(touch);
+    }
   }
 
   #dismiss(name: string, isRevoked: boolean): void {
@@ -289,17 +293,16 @@ class DeltaCache {
   readonly revision: number;
   readonly #index: ViewIndex;
   /** how each touched entry stood before the batches, and in between */
-  readonly #touched = new Map<string, Touch[]>();
+  readonly #touched = new Map<string, readonly Touch[]>();
   readonly #frames = new Map<View, Map<View, DeltaFrame>>();
 
   constructor(index: ViewIndex, batches: readonly Batch[], revision: number) {
     this.#index = index;
     this.revision = revision;
     for (const batch of batches) {
-      for (const [key, touch] of batch.touches) {
-        const touches = this.#touched.get(key);
-        if (touches === undefined) this.#touched.set(key, [touch]);
-        else touches.push(touch);
+      for (const [key, touches] of batch.touches) {
+        const known = this.#touched.get(key);
+        this.#touched.set(key, known === undefined ? touches : [...known, ...touches]);
       }
     }
   }
@@ -325,7 +328,9 @@ class DeltaCache {
     for (const [key, touches] of this.#touched) {
       const info = this.#index.infos.get(key);
       if (info !== undefined && this.#index.isIn(to, info)) puts.push(info.entry);
-      else if (touches.some((touch) => hadEntry(from, key, touch))) deletes.push(key);
+      else if (touches.some((touch) => hadEntry(from, key, touch)) || (info && hadEntry(from, key, info))) {
+        deletes.push(key);
+      }
     }
     if (from !== to) this.#moveTo(from, to, puts, deletes);
     return { t: "delta", revision: this.revision, puts, deletes };
