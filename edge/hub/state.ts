@@ -9,27 +9,10 @@
  * Used by `server.ts` (join, sync, administration over TLS) and by `edgemesh hub run`.
  */
 import { toHex } from "../../src/bytes/text.ts";
-import {
-  allocateAddresses,
-  chooseUnderlay,
-  hubAddresses,
-  isDnsLabel,
-  isLabel,
-  memberCidrFaults,
-} from "../../src/hub/allocate.ts";
+import { allocateAddresses, chooseUnderlay, hubAddresses, memberCidrFaults } from "../../src/hub/allocate.ts";
 import type { JoinAnswer, JoinRequest } from "../../src/hub/join.ts";
-import {
-  DEVICES_PREFIX,
-  type MemberRow,
-  MEMBERS_PREFIX,
-  REVOKED_PREFIX,
-  type TokenRow,
-  TOKENS_PREFIX,
-  writeRow,
-} from "../../src/hub/records.ts";
+import { DEVICES_PREFIX, type MemberRow, MEMBERS_PREFIX, REVOKED_PREFIX, writeRow } from "../../src/hub/records.ts";
 import type { JoinRefusal } from "../../src/hub/refusal.ts";
-import { TOKEN_ID_BYTES, TOKEN_SECRET_BYTES, tokenIdText, verifierOf, writeToken } from "../../src/hub/token.ts";
-import { stateOfToken } from "../../src/hub/token_rules.ts";
 import { formatUnderlayAddr, parseUnderlayAddr } from "../../src/ip/underlay_addr.ts";
 import type { StateFrame } from "../../src/mesh/entries.ts";
 import { auditFacts, AuditTrail } from "./audit.ts";
@@ -50,12 +33,12 @@ import type {
   Subscription,
   TokenSummary,
 } from "./state_types.ts";
+import { TokenOffice } from "./token_office.ts";
 import { Upkeep } from "./upkeep.ts";
 import { Views } from "./views.ts";
 
 export type * from "./state_types.ts";
 
-const DEFAULT_TTL_MS = 24 * 3600 * 1000;
 const MAX_ENDPOINTS = 8;
 
 export class HubState {
@@ -63,6 +46,7 @@ export class HubState {
   readonly #audit: AuditTrail;
   readonly #desk: JoinDesk;
   readonly #objects: HubObjects;
+  readonly #tokens: TokenOffice;
   readonly #upkeep: Upkeep;
   readonly #views: Views;
 
@@ -71,6 +55,7 @@ export class HubState {
     this.#audit = audit;
     this.#desk = new JoinDesk(core, audit);
     this.#objects = new HubObjects(core);
+    this.#tokens = new TokenOffice(core, audit);
     this.#upkeep = new Upkeep(core);
     this.#views = new Views({
       model: core.model,
@@ -114,66 +99,18 @@ export class HubState {
    *
    * @throws RangeError for options that no token can have
    */
-  async createToken(options: CreateTokenOptions): Promise<{ readonly id: string; readonly token: string }> {
-    checkTokenOptions(options);
-    const id = new Uint8Array(TOKEN_ID_BYTES);
-    const secret = new Uint8Array(TOKEN_SECRET_BYTES);
-    this.#core.options.random(id);
-    this.#core.options.random(secret);
-    const createdAt = Math.floor(this.#core.now() / 1000) * 1000;
-    const notAfter = createdAt + Math.ceil((options.ttlMs ?? DEFAULT_TTL_MS) / 1000) * 1000;
-    const { endpoints, caPin } = options;
-    const needsApproval = options.approve === "manual";
-    const token = writeToken({ id, secret, caPin, endpoints, issuedAt: createdAt, notAfter, needsApproval });
-    const uses = options.uses ?? 1;
-    const row: TokenRow = {
-      id: tokenIdText(id),
-      verifier: verifierOf(secret),
-      caPin,
-      createdAt,
-      notAfter: notAfter === Infinity ? null : notAfter,
-      uses: uses === Infinity ? null : uses,
-      used: 0,
-      revokedAt: null,
-      labels: options.labels ?? {},
-      namespace: options.namespace ?? "",
-      name: options.name ?? "",
-      approve: options.approve ?? "auto",
-      lastUsedBy: "",
-      lastUsedAt: null,
-    };
-    await this.#core.exclusive(() =>
-      this.#core.commit([], [
-        { op: "put", key: TOKENS_PREFIX + row.id, value: writeRow(row) },
-        this.#act("token-create", { tokenId: row.id }),
-      ])
-    );
-    return { id: row.id, token };
+  createToken(options: CreateTokenOptions): Promise<{ readonly id: string; readonly token: string }> {
+    return this.#tokens.create(options);
   }
 
   /** Oldest first. */
   listTokens(): TokenSummary[] {
-    const now = this.#core.now();
-    const rows = [...this.#core.model.tokens.values()].sort((a, b) =>
-      a.createdAt - b.createdAt || (a.id < b.id ? -1 : 1)
-    );
-    return rows.map(({ verifier: _verifier, caPin: _caPin, revokedAt: _revokedAt, ...shown }) => ({
-      ...shown,
-      state: stateOfToken(this.#core.model.tokens.get(shown.id)!, now),
-    }));
+    return this.#tokens.list();
   }
 
   /** @returns false when there is no such token */
-  async revokeToken(id: string): Promise<boolean> {
-    return await this.#core.exclusive(async () => {
-      const row = this.#core.model.tokens.get(id);
-      if (row === undefined) return false;
-      if (row.revokedAt !== null) return true;
-      return await this.#core.commit([], [
-        { op: "put", key: TOKENS_PREFIX + id, value: writeRow({ ...row, revokedAt: this.#core.now() }) },
-        this.#act("token-revoke", { tokenId: id }),
-      ]);
-    });
+  revokeToken(id: string): Promise<boolean> {
+    return this.#tokens.revoke(id);
   }
 
   /** A challenge of 32 octets, good for one join within two minutes. Costs no memory. */
@@ -379,22 +316,6 @@ export class HubState {
 function scheduleTimer(task: () => void, ms: number): () => void {
   const timer = setTimeout(task, ms);
   return () => clearTimeout(timer);
-}
-
-/** @throws RangeError */
-function checkTokenOptions(options: CreateTokenOptions): void {
-  const { uses = 1, ttlMs = DEFAULT_TTL_MS, name = "", namespace = "", labels = {} } = options;
-  const fail = (why: string): never => {
-    throw new RangeError(`Cannot make a token: ${why}`);
-  };
-  if (uses !== Infinity && !(Number.isSafeInteger(uses) && uses >= 1)) {
-    fail("uses must be a whole number of at least 1");
-  }
-  if (!(ttlMs >= 1000)) fail("its time must be at least one second");
-  if (name !== "" && !isDnsLabel(name)) fail(`name "${name}" is no DNS label`);
-  if (name !== "" && uses !== 1) fail("a token with a name can have one use only");
-  if (namespace !== "" && !isDnsLabel(namespace)) fail(`namespace "${namespace}" is no DNS label`);
-  for (const [key, value] of Object.entries(labels)) if (!isLabel(key, value)) fail(`"${key}=${value}" is no label`);
 }
 
 /** What reads as `address:port`, canonical, without doubles. */

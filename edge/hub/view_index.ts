@@ -176,10 +176,7 @@ export class ViewIndex {
   refresh(revision: number): void {
     if (!this.#isStale) return;
     this.#isStale = false;
-    const labelsOf = (state: ClassState | undefined) => state && this.#model.identities.get(state.identity);
-    const classes = this.#slots.map((state) => ({ identity: state?.identity ?? 0, labels: labelsOf(state) ?? {} }));
-    const policies = [...this.#model.policies.values()].map(({ policy }) => policy);
-    const views = computeViews(classes, policies, this.#settings.policy, this.#settings.cluster.name);
+    const views = this.#compute();
     const interned = new Map<string, View>();
     this.#slots.forEach((state, slot) => {
       if (state !== undefined) setView(state, this.#intern(views[slot]!, interned), revision);
@@ -189,6 +186,23 @@ export class ViewIndex {
     const everything = { peers: undefined, identities: undefined, policies: [...hubPolicies].sort() };
     setView(this.hub, this.#intern(everything, interned), revision);
     this.#views = interned;
+  }
+
+  /** Gives classes that have no view yet theirs, and leaves the others for the next `refresh`. */
+  refreshNew(revision: number): void {
+    const views = this.#compute();
+    this.#slots.forEach((state, slot) => {
+      if (state !== undefined && state.view === undefined) {
+        setView(state, this.#intern(views[slot]!, this.#views), revision);
+      }
+    });
+  }
+
+  #compute(): ClassView[] {
+    const labelsOf = (state: ClassState | undefined) => state && this.#model.identities.get(state.identity);
+    const classes = this.#slots.map((state) => ({ identity: state?.identity ?? 0, labels: labelsOf(state) ?? {} }));
+    const policies = Array.from(this.#model.policies.values(), ({ policy }) => policy);
+    return computeViews(classes, policies, this.#settings.policy, this.#settings.cluster.name);
   }
 
   #intern(view: ClassView, interned: Map<string, View>): View {

@@ -239,7 +239,7 @@ export class Views {
     onGone: (reason: "revoked" | "removed") => void,
   ): Subscription {
     if (this.#index.classOf(name) === undefined) throw new RangeError(`No active member "${name}"`);
-    if (this.#stateOf(name)?.view === undefined) this.flush();
+    if (this.#stateOf(name)?.view === undefined) this.#index.refreshNew(this.#flushed);
     const start = resume && this.#resumeView(name, resume);
     const subscriber: Subscriber = {
       name,
