@@ -4,7 +4,8 @@
  *
  *     core.ts       store, model, signing            views.ts    what members are sent, and when
  *     join_desk.ts  who is admitted                  objects.ts  policies and namespaces
- *     upkeep.ts     what is done without being asked audit.ts    what was done by whom
+ *     token_office  makes and revokes tokens         audit.ts    what was done by whom
+ *     upkeep.ts     what is done without being asked
  *
  * Used by `server.ts` (join, sync, administration over TLS) and by `edgemesh hub run`.
  */
