@@ -4,7 +4,10 @@ import { IndexTable, pickIndex } from "../../../src/tunnel/index_table.ts";
 
 describe("IndexTable", () => {
   it("behaves as a Map, however indices collide", () => {
-    const index = fc.oneof(fc.integer({ min: 0, max: 40 }).map((n) => n * 64), fc.integer({ min: 0, max: 2 ** 32 - 1 }));
+    const index = fc.oneof(
+      fc.integer({ min: 0, max: 40 }).map((n) => n * 64),
+      fc.integer({ min: 0, max: 2 ** 32 - 1 }),
+    );
     fc.assert(fc.property(fc.array(fc.tuple(index, fc.boolean()), { maxLength: 400 }), (steps) => {
       const table = new IndexTable<object>();
       const map = new Map<number, object>();
