@@ -68,6 +68,8 @@ export interface HubStanding extends SourceStatus {
   readonly sinceUnixMs: number;
 }
 
+/** What the tunnel's outer header is longer over an IPv6 underlay. */
+const IPV6_ENVELOPE_EXTRA_BYTES = 20;
 const TICK_MS = 1000;
 const RECONCILE_MS = 60_000;
 const EXPIRE_MS = 3_600_000;
@@ -243,7 +245,7 @@ export class Agent {
     try {
       const changes = this.doors.network.apply({
         tun: facts.tun,
-        mtuBytes: this.options.datapath.mtu,
+        mtuBytes: this.options.datapath.mtu - (self.underlay.includes(":") ? IPV6_ENVELOPE_EXTRA_BYTES : 0),
         addresses: self.addresses.map((address) => `${address}/${address.includes(":") ? 128 : 32}`),
         routes: this.mesh.routes(),
       });

@@ -179,7 +179,7 @@ export class Egress {
     runs.add(messageEnd, peer.endpointAt, ecn);
   }
 
-  /** Up to a multiple of 16, but never past the largest plaintext (WireGuard paper §5.4.6; the kernel clamps alike). */
+  /** Up to a multiple of 16, but never past the largest plaintext (WireGuard paper §5.4.6). */
   #paddingOf(plaintextBytes: number): number {
     const padding = -plaintextBytes & (PADDING_MULTIPLE - 1);
     const room = this.#node.maxPlaintextBytes - plaintextBytes;

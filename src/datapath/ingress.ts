@@ -48,6 +48,7 @@ const FROM_UNDERLAY_RUNS = counterOf("fromUnderlayRuns");
 const TO_TUN_PACKETS = counterOf("toTunPackets");
 const TO_TUN_BYTES = counterOf("toTunBytes");
 const TO_TUN_WRITES = counterOf("toTunWrites");
+const HANDSHAKES_RECEIVED = counterOf("handshakesReceived");
 
 export class Ingress {
   readonly #node: Node;
@@ -100,7 +101,9 @@ export class Ingress {
     const { arena, wireguard, cipher } = this.#node.parts;
     if (end - at < 4) return DROP_UNKNOWN_MESSAGE;
     if (readU32LE(arena, at) !== MESSAGE_TRANSPORT) {
-      return wireguard.receiveControl(arena, at, end, run.fromAt, nowMs, this.#node.unixMs);
+      const verdict = wireguard.receiveControl(arena, at, end, run.fromAt, nowMs, this.#node.unixMs);
+      if (verdict === FORWARD) this.#node.parts.counters.add(HANDSHAKES_RECEIVED, 1);
+      return verdict;
     }
     const opened = wireguard.open(cipher, arena, at, end, run.fromAt, nowMs); // 1
     if (opened !== FORWARD) return opened;
