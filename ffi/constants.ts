@@ -60,6 +60,9 @@ export const EFD_CLOEXEC = 0x8_0000;
 export const MFD_CLOEXEC = 1;
 export const CLOCK_BOOTTIME = 7;
 
+// sys/mman.h
+export const MADV_DONTNEED = 4;
+
 // sys/prctl.h
 export const PR_SET_DUMPABLE = 4;
 export const PR_GET_DUMPABLE = 3;

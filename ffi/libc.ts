@@ -34,6 +34,7 @@ const SIGNATURES = {
   memfd_create: { args: ["ptr", "u32"], result: "i32" },
   prctl: { args: ["i32", "size", "null", "null", "null"], result: "i32" },
   clock_gettime: { args: ["i32", "ptr"], result: "i32" },
+  madvise: { args: ["ptr", "size", "i32"], result: "i32" },
 } as const;
 
 /**
@@ -188,6 +189,12 @@ export class Libc {
   /** memfd_create(2). @param name shown in /proc only */
   memfdCreate(name: number, flags: number): number {
     const result = this.#c.memfd_create(name, flags);
+    return result < 0 ? this.#failure() : result;
+  }
+
+  /** madvise(2). @param from start of a page */
+  madvise(from: number, bytes: number, advice: number): number {
+    const result = this.#c.madvise(from, bytes, advice);
     return result < 0 ? this.#failure() : result;
   }
 

@@ -63,7 +63,10 @@ const NETNS_TOOLS = ["ip", "unshare", "nsenter", "ping", "curl"];
 const args = process.argv.slice(2);
 const isAll = IS_CI || args.includes("--all");
 const chosen = args.filter((arg) => !arg.startsWith("--"));
-/** Everyday, Bun and Deno run what differs between runtimes; the pure core is the same JavaScript and waits for --all. */
+/**
+ * Everyday, Bun and Deno run what differs between runtimes; the pure core is the same JavaScript, and the power cuts are the same
+ * from source as compiled: they wait for --all.
+ */
 const runtimeTests = isAll || chosen.length > 0 ? [] : ["test/ffi", "test/edge"];
 
 const STAGES: readonly Stage[] = [
@@ -93,7 +96,7 @@ const STAGES: readonly Stage[] = [
   ...(["bun", "deno", "binary"] as const).map((form): Stage => ({
     name: `netns-${form}`,
     group: "netns",
-    command: [INSIDE, ...ON_NODE],
+    command: [INSIDE, ...ON_NODE, ...(isAll || chosen.length > 0 || form === "binary" ? [] : ["join", "tokens"])],
     env: { EDGEMESH_SUITE: "netns", EDGEMESH_FORM: form },
     needs: NETNS_TOOLS,
     obstacle: namespaceObstacle,

@@ -3,6 +3,7 @@
  * the hub for its own membership (`edge/hub/run.ts`).
  */
 import { makeBootClock } from "../../ffi/clock.ts";
+import { releaseStartPages } from "../../ffi/start_pages.ts";
 import type { MeshStateOptions } from "../../src/mesh/state.ts";
 import type { Config } from "../config.ts";
 import { asEdgeError } from "../errors.ts";
@@ -59,6 +60,9 @@ export interface RunningMember {
 /** Outer Ethernet, IP, UDP and Geneve (50), and WireGuard with its padding (95): Cilium's numbers since 1.20. */
 const TUNNEL_OVERHEAD_BYTES = 50 + 95;
 
+/** By then the first sync is through, and the code for it is not needed again soon. */
+const START_IS_OVER_MS = 2_000;
+
 /** Seconds between keepalives to the hub: less than any NAT forgets (RFC 4787 §4.3 asks for 120, the field has 30). */
 export const HUB_KEEPALIVE_SECONDS = 25;
 
@@ -105,10 +109,13 @@ export async function startMember(options: MemberOptions): Promise<RunningMember
     await http.close();
     throw asEdgeError(error) ?? error;
   }
+  const trimming = setTimeout(releaseStartPages, START_IS_OVER_MS);
+  trimming.unref();
   return {
     agent,
     http,
     stop: async () => {
+      clearTimeout(trimming);
       await Promise.all([http.close(), agent.stop()]);
     },
   };

@@ -297,6 +297,8 @@ function prepare(db: DatabaseSync): Statements {
 /** Opens, checks, and fills in what a new file lacks. Closes again when anything is wrong. */
 function openDatabase(options: SqliteStoreOptions): DatabaseSync {
   const isNew = !existsSync(options.path);
+  // it holds who is whom: for its owner alone, and SQLite gives the log beside it the same mode
+  if (isNew) closeSync(openSync(options.path, "a", 0o600));
   const db = new DatabaseSync(options.path);
   try {
     db.exec("PRAGMA locking_mode = EXCLUSIVE");

@@ -100,20 +100,25 @@ export class ConntrackTable {
     this.#wheel = new ExpiryWheel(capacity);
     const slotBits = Math.max(6, Math.ceil(Math.log2(capacity * SLOTS_PER_ENTRY)));
     this.#homeShift = 32 - slotBits;
-    this.#tags = new Int32Array(2 ** slotBits + WINDOW);
-    this.#entries = new Int32Array(this.#tags.length);
-    this.#free = new Int32Array(capacity);
-    this.#keys = new Int32Array(capacity * KEY_WORDS);
-    this.#slots = new Int32Array(capacity);
-    this.#states = new Uint8Array(capacity);
-    this.#directions = new Uint8Array(capacity);
-    this.#revisions = new Float64Array(capacity);
-    this.#identities = new Uint32Array(capacity);
-    this.#rules = new Int32Array(capacity);
-    this.#expiresAt = new Int32Array(capacity);
-    this.#lastSeen = new Int32Array(capacity);
-    this.#packets = new Float64Array(2 * capacity);
-    this.#bytes = new Float64Array(2 * capacity);
+    const slots = 2 ** slotBits + WINDOW;
+    // One buffer for all columns: the system gives a large one page by page as flows come, and fills small ones at once (4 MB).
+    const room = new ArrayBuffer(slots * 8 + capacity * (4 * KEY_WORDS + 66));
+    let at = 0;
+    const take = (bytes: number): number => (at += bytes) - bytes;
+    this.#revisions = new Float64Array(room, take(8 * capacity), capacity);
+    this.#packets = new Float64Array(room, take(16 * capacity), 2 * capacity);
+    this.#bytes = new Float64Array(room, take(16 * capacity), 2 * capacity);
+    this.#tags = new Int32Array(room, take(4 * slots), slots);
+    this.#entries = new Int32Array(room, take(4 * slots), slots);
+    this.#free = new Int32Array(room, take(4 * capacity), capacity);
+    this.#keys = new Int32Array(room, take(4 * KEY_WORDS * capacity), capacity * KEY_WORDS);
+    this.#slots = new Int32Array(room, take(4 * capacity), capacity);
+    this.#identities = new Uint32Array(room, take(4 * capacity), capacity);
+    this.#rules = new Int32Array(room, take(4 * capacity), capacity);
+    this.#expiresAt = new Int32Array(room, take(4 * capacity), capacity);
+    this.#lastSeen = new Int32Array(room, take(4 * capacity), capacity);
+    this.#states = new Uint8Array(room, take(capacity), capacity);
+    this.#directions = new Uint8Array(room, take(capacity), capacity);
   }
 
   /** Number of flows, expired ones included until they are met. */

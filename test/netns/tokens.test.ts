@@ -37,7 +37,7 @@ describe("a token that is no good", () => {
       "-l",
       "-i",
       "eth0",
-      "not arp and not icmp6",
+      "tcp or udp",
     ]);
     await capture.saw(/listening on/);
     const { code, message } = await refusal(damaged);
