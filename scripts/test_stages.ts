@@ -91,6 +91,15 @@ const STAGES: readonly Stage[] = [
     hasReport: true,
     limitS: 600,
   },
+  {
+    name: "hostile-million",
+    group: "unit",
+    command: [...ON_NODE, "test/src/wire/hostile", "test/src/datapath/hostile"],
+    env: { EDGEMESH_FUZZ: "1000000" },
+    hasReport: true,
+    isSlow: true,
+    limitS: 300,
+  },
   { name: "build", group: "build", command: ["scripts/build", "--if-changed", "host", "arm64"], limitS: 300 },
   { name: "build-same-bytes", group: "build", command: ["scripts/build", "--check", "all"], isSlow: true, limitS: 600 },
   ...(["bun", "deno", "binary"] as const).map((form): Stage => ({
