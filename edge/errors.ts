@@ -49,7 +49,7 @@ export const ERROR_CODES = {
     exit: EXIT_TOKEN_REFUSED,
     fix: "Check that the token is of this hub, and ask for a new one if it is.",
   },
-  EDGE_TOKEN_REPLAYED: { exit: EXIT_TOKEN_REFUSED, fix: "Ask for a new token: this one was used by another device." },
+  EDGE_TOKEN_REPLAYED: { exit: EXIT_TOKEN_REFUSED, fix: "Ask for a new token: this one has let a device in before." },
   EDGE_TOKEN_REFUSED: { exit: EXIT_TOKEN_REFUSED, fix: "Ask the hub's operator: the reason is in the hub's log." },
   EDGE_TUN_DENIED: {
     exit: EXIT_PRIVILEGE,

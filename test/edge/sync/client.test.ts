@@ -116,6 +116,7 @@ describe("HubClient", () => {
   it("comes back by itself and goes on with a delta from where it was", async () => {
     const { sink } = await joined("pi-1");
     await sink.until(sink.isState("synced"));
+    await sink.until(() => sink.frames.length > 0); // "synced" comes with the welcome, the state right behind it
     relay.isDown = true;
     relay.cut();
     await sink.until(sink.isState("offline"));
