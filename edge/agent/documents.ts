@@ -2,6 +2,8 @@
  * The documents that the local HTTP interface answers with, and that `-o json` prints: one shape for both. Stable: fields are
  * added, never renamed or removed. Times are RFC 3339 in UTC, lengths of time say their unit, octets are base64.
  */
+import type { NamedPort, PolicySettings } from "../../src/mesh/entries.ts";
+import type { RuleVerdict } from "../../src/policy/model.ts";
 import type { HealthItem } from "./health.ts";
 
 /** Version of all shapes in this file. */
@@ -52,6 +54,7 @@ export interface MemberDocument {
   readonly identity: number;
   readonly namespace: string;
   readonly labels: Readonly<Record<string, string>>;
+  readonly namedPorts: readonly NamedPort[];
   readonly publicKey: string;
   readonly isHub: boolean;
 }
@@ -156,6 +159,10 @@ export interface PoliciesDocument {
   readonly revision: number;
   /** what no rule allows is dropped */
   readonly enforcement: { readonly ingress: boolean; readonly egress: boolean };
+  /** how policies are read; null until the mesh state says so */
+  readonly settings: ({ readonly cluster: string } & PolicySettings) | null;
+  /** look-ups that no rule decided; null while the datapath has not applied this revision */
+  readonly undecidedHits: number | null;
   readonly policies: readonly PolicyDocumentState[];
 }
 
@@ -169,7 +176,17 @@ export interface PolicyDocumentState {
   readonly reason: string | null;
   /** it selects this member */
   readonly selectsSelf: boolean;
+  /** those in force for this member */
+  readonly rules: readonly RuleState[];
   readonly document: Readonly<Record<string, unknown>>;
+}
+
+export interface RuleState {
+  /** where it stands in the document, e.g. "spec.ingress[0]" */
+  readonly path: string;
+  readonly verdict: RuleVerdict;
+  /** look-ups that it decided since it came: new flows, and flows judged again; null while the datapath has not applied this revision */
+  readonly hits: number | null;
 }
 
 /** `POST /v1/ping`: one echo request */

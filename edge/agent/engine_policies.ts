@@ -8,7 +8,7 @@ import { labelsOfMember } from "../../src/identity/member_labels.ts";
 import { formatPrefix, type IpPrefix } from "../../src/ip/address.ts";
 import type { MemberRecord, NamedPort } from "../../src/mesh/entries.ts";
 import type { MeshChange, MeshState } from "../../src/mesh/state.ts";
-import { PolicyEngine } from "../../src/policy/engine.ts";
+import { PolicyEngine, type RuleRef } from "../../src/policy/engine.ts";
 import { readPolicy } from "../../src/policy/read_policy.ts";
 import type { PolicyUpdate } from "../../src/policy/table.ts";
 import type { Policies } from "./policies.ts";
@@ -42,6 +42,10 @@ class EnginePolicies implements Policies {
 
   get isEnforced(): { ingress: boolean; egress: boolean } {
     return { ingress: this.#engine.isEnforced(0), egress: this.#engine.isEnforced(1) };
+  }
+
+  rules(): readonly RuleRef[] {
+    return this.#engine.rules();
   }
 
   selectsSelf(policy: string): boolean {

@@ -47,7 +47,7 @@ export function makeApp(agent: Agent, entrance: Entrance, actions: HttpActions):
   app.get("/v1/peers", async (c) => c.json(await peersOf(agent)));
   app.get("/v1/drops", async (c) => c.json(await dropsOf(agent)));
   app.get("/v1/identities", (c) => c.json(identitiesOf(agent)));
-  app.get("/v1/policies", (c) => c.json(policiesOf(agent)));
+  app.get("/v1/policies", async (c) => c.json(await policiesOf(agent)));
   if (entrance === "socket") addActions(app, agent, actions);
   else {
     for (const path of ["/v1/ping", "/v1/leave"]) {

@@ -2,6 +2,7 @@
  * What the agent needs of a policy engine, so that it can be tested without one; `engine_policies.ts` is the real one.
  */
 import type { DatapathCommand } from "../../src/datapath/control.ts";
+import type { RuleRef } from "../../src/policy/engine.ts";
 import type { MeshChange, MeshState } from "../../src/mesh/state.ts";
 
 /** Resolves the policies that the mesh state brings for this member. */
@@ -18,6 +19,8 @@ export interface Policies {
   readonly refused: ReadonlyMap<string, string>;
   /** whether a policy selects this member */
   selectsSelf(policy: string): boolean;
+  /** rules in force for this member, by index */
+  rules(): readonly RuleRef[];
   /** 0 before the first update */
   readonly revision: number;
   readonly isEnforced: { readonly ingress: boolean; readonly egress: boolean };

@@ -20,11 +20,18 @@ import {
   type PingDocument,
   type PoliciesDocument,
   type PolicyDocumentState,
+  type RuleState,
   type StatusDocument,
   type TrafficDocument,
 } from "./documents.ts";
 
-const NO_SNAPSHOT: DatapathSnapshot = { peers: [], flows: 0, policyRevision: 0, drops: [] };
+const NO_SNAPSHOT: DatapathSnapshot = {
+  peers: [],
+  flows: 0,
+  policyRevision: 0,
+  ruleHits: new Float64Array(),
+  drops: [],
+};
 
 /** What the datapath holds now; an empty one while none runs or it does not answer. */
 export async function snapshotOf(agent: Agent): Promise<DatapathSnapshot> {
@@ -107,20 +114,41 @@ export function identitiesOf(agent: Agent): IdentitiesDocument {
   return { apiVersion: API_VERSION, kind: "Identities", identities };
 }
 
-export function policiesOf(agent: Agent): PoliciesDocument {
+export async function policiesOf(agent: Agent): Promise<PoliciesDocument> {
+  const { policyRevision, ruleHits } = await snapshotOf(agent);
   const { policies } = agent.doors;
+  // a number can mean another rule in another revision
+  const areOfThisRevision = policyRevision > 0 && policyRevision === policies.revision;
+  const ruleStates = new Map<string, RuleState[]>();
+  for (const { index, policy, path, verdict } of policies.rules()) {
+    const rule = { path, verdict, hits: areOfThisRevision ? ruleHits[index + 1] ?? 0 : null };
+    ruleStates.set(policy, [...ruleStates.get(policy) ?? [], rule]);
+  }
   const states = [...agent.mesh.policies].map(([key, document]): PolicyDocumentState => {
     const [kind = "", namespace = "", name = ""] = key.split("/");
     const reason = policies.refused.get(key) ?? null;
     const selectsSelf = policies.selectsSelf(key);
-    return { kind, namespace, name, state: reason === null ? "enforced" : "refused", reason, selectsSelf, document };
+    const rules = ruleStates.get(key) ?? [];
+    return {
+      kind,
+      namespace,
+      name,
+      state: reason === null ? "enforced" : "refused",
+      reason,
+      selectsSelf,
+      rules,
+      document,
+    };
   });
+  const { settings } = agent.mesh;
   return {
     apiVersion: API_VERSION,
     kind: "Policies",
     isReady: policies.revision > 0,
     revision: policies.revision,
     enforcement: policies.isEnforced,
+    settings: settings === undefined ? null : { cluster: settings.cluster.name, ...settings.policy },
+    undecidedHits: areOfThisRevision ? ruleHits[0] ?? 0 : null,
     policies: states.sort((a, b) => keyOf(a) < keyOf(b) ? -1 : 1),
   };
 }
@@ -160,7 +188,7 @@ function peersOfMesh(agent: Agent): [string, MemberRecord][] {
 }
 
 function memberOf(record: MemberRecord): MemberDocument {
-  const { name, cluster, addresses, underlay, identity, namespace, labels, isHub } = record;
+  const { name, cluster, addresses, underlay, identity, namespace, labels, namedPorts, isHub } = record;
   return {
     name,
     cluster,
@@ -169,6 +197,7 @@ function memberOf(record: MemberRecord): MemberDocument {
     identity,
     namespace,
     labels,
+    namedPorts,
     publicKey: toBase64(record.publicKey),
     isHub,
   };

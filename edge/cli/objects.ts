@@ -1,10 +1,9 @@
 /** `edgemesh apply`, `get` and `delete`: policies and namespaces on the hub, as Kubernetes documents. */
-import { readdirSync, readFileSync, statSync } from "node:fs";
-import { join } from "node:path";
 import { API_VERSION } from "../agent/documents.ts";
-import { EdgeError, EXIT_FAILED, EXIT_OK, messageOf } from "../errors.ts";
+import { EdgeError, EXIT_FAILED, EXIT_OK } from "../errors.ts";
 import type { KubernetesObject } from "../sync/admin_client.ts";
-import { type CommandContext, optionOf, type Terminal } from "./context.ts";
+import { type CommandContext, optionOf } from "./context.ts";
+import { readTexts } from "./files.ts";
 import { hubClient } from "./hub_client.ts";
 import { clean, printDocument, table } from "./output.ts";
 
@@ -112,69 +111,30 @@ function notFound(kind: string, name: string): EdgeError {
   return new EdgeError("EDGE_NOT_FOUND", `Cannot find ${kind} "${name}": the hub has none`);
 }
 
-/** All documents of all `-f`; a `List` counts as its items. */
+/** All documents of all `-f`; a list counts as its items. */
 async function readFiles(context: CommandContext): Promise<readonly Placed[]> {
   const names = context.options.get("filename") ?? [];
   if (names.length === 0) {
     throw new EdgeError("EDGE_USAGE", "Cannot apply: no file was named", { fix: "Name one with -f FILE." });
   }
-  const { parseAllDocuments } = await import("yaml");
+  const { readManifest } = await import("../manifest.ts");
   const placed: Placed[] = [];
   for (const { text, place } of await readTexts(names, context.terminal)) {
-    const documents = parseAllDocuments(text, { uniqueKeys: true });
-    for (const [i, document] of (Array.isArray(documents) ? documents : []).entries()) {
-      const at = documents.length > 1 ? `${place}, document ${i + 1}` : place;
-      const wrong = document.errors[0];
-      if (wrong !== undefined) {
-        throw new EdgeError("EDGE_MANIFEST_INVALID", `Cannot read ${at}: ${wrong.message.split("\n")[0]}`);
+    const manifest = readManifest(text);
+    if ("errors" in manifest) {
+      const faults = manifest.errors.map(({ message, position }) => `${place}:${position.line}: ${message}`);
+      throw new EdgeError("EDGE_MANIFEST_INVALID", `Cannot read the documents:\n  ${faults.join("\n  ")}`);
+    }
+    for (const { value, position } of manifest.documents) {
+      const at = `${place}:${position.line}`;
+      if (typeof value !== "object" || value === null || Array.isArray(value)) {
+        throw new EdgeError("EDGE_MANIFEST_INVALID", `Cannot read ${at}: it is no Kubernetes object`);
       }
-      placed.push(...itemsOf(document.toJS({ maxAliasCount: 100 }), at));
+      placed.push({ document: value as KubernetesObject, place: at });
     }
   }
   if (placed.length === 0) {
     throw new EdgeError("EDGE_MANIFEST_INVALID", `Cannot read ${names.join(", ")}: no document in it`);
   }
   return placed;
-}
-
-function itemsOf(data: unknown, place: string): Placed[] {
-  if (data === null || data === undefined) return [];
-  if (typeof data !== "object" || Array.isArray(data)) {
-    throw new EdgeError("EDGE_MANIFEST_INVALID", `Cannot read ${place}: it is no Kubernetes object`);
-  }
-  const { kind, items } = data as { kind?: unknown; items?: unknown };
-  if (typeof kind === "string" && kind.endsWith("List") && Array.isArray(items)) {
-    return items.flatMap((item, i) => itemsOf(item, `${place}, item ${i + 1}`));
-  }
-  return [{ document: data as KubernetesObject, place }];
-}
-
-async function readTexts(names: readonly string[], terminal: Terminal): Promise<{ text: string; place: string }[]> {
-  const texts: { text: string; place: string }[] = [];
-  for (const name of names) {
-    if (name === "-") texts.push({ text: await terminal.readInput(), place: "standard input" });
-    else for (const path of filesOf(name)) texts.push({ text: readOne(path), place: `"${path}"` });
-  }
-  return texts;
-}
-
-function filesOf(name: string): readonly string[] {
-  try {
-    if (!statSync(name).isDirectory()) return [name];
-    return readdirSync(name).filter((file) => /\.(ya?ml|json)$/.test(file)).sort().map((file) => join(name, file));
-  } catch (error) {
-    throw new EdgeError("EDGE_MANIFEST_INVALID", `Cannot read "${name}": ${messageOf(error)}`, {
-      fix: "Check the path.",
-    });
-  }
-}
-
-function readOne(path: string): string {
-  try {
-    return readFileSync(path, "utf8");
-  } catch (error) {
-    throw new EdgeError("EDGE_MANIFEST_INVALID", `Cannot read "${path}": ${messageOf(error)}`, {
-      fix: "Check the path.",
-    });
-  }
 }

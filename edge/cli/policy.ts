@@ -1,4 +1,4 @@
-/** `edgemesh policy get` */
+/** `edgemesh policy get`; -o wide lists the rules with their hits */
 import type { PoliciesDocument } from "../agent/documents.ts";
 import { EXIT_OK } from "../errors.ts";
 import { AgentClient } from "./agent_client.ts";
@@ -27,6 +27,23 @@ export async function policyGet(context: CommandContext): Promise<number> {
   const list = rows.length === 0
     ? "no policies\n"
     : table(["KIND", "NAMESPACE", "NAME", "STATE", "SELECTS US", "REASON"], rows);
-  context.terminal.out(`${first}\n${list}`);
+  context.terminal.out(`${first}\n${list}${config.output === "wide" ? ruleList(document) : ""}`);
   return EXIT_OK;
+}
+
+/** Rules in force, with how often each decided; "?" while the datapath is behind. */
+function ruleList({ policies, undecidedHits }: PoliciesDocument): string {
+  const count = (hits: number | null) => hits === null ? "?" : String(hits);
+  const rows = policies.flatMap((policy) =>
+    policy.rules.map(({ path, verdict, hits }) =>
+      [
+        `${policy.kind} ${policy.namespace === "" ? "" : `${policy.namespace}/`}${policy.name}`,
+        path,
+        verdict,
+        count(hits),
+      ]
+        .map(clean)
+    )
+  );
+  return `\n${table(["POLICY", "RULE", "ACTION", "HITS"], [...rows, ["no rule", "-", "-", count(undecidedHits)]])}`;
 }

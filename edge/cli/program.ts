@@ -72,7 +72,8 @@ function groupOf(path: readonly string[], groups: Map<string, Command>): Command
 function addCommand(parent: Command, spec: CommandSpec, onAction: (invocation: Invocation) => void): void {
   const command = parent.command(spec.path.at(-1)!).description(spec.summary);
   for (const argument of spec.args ?? []) {
-    command.argument(argument.isOptional ? `[${argument.name}]` : `<${argument.name}>`, argument.help);
+    const name = `${argument.name}${argument.isList ? "..." : ""}`;
+    command.argument(argument.isOptional ? `[${name}]` : `<${name}>`, argument.help);
   }
   const own = new Set((spec.options ?? []).map(({ flag }) => flag));
   for (const option of spec.options ?? []) command.addOption(commandOption(option));
@@ -81,7 +82,7 @@ function addCommand(parent: Command, spec: CommandSpec, onAction: (invocation: I
   command.addHelpText("after", `\nExamples:\n${spec.examples.map((line) => `  edgemesh ${line}`).join("\n")}\n`);
   command.action((...all: unknown[]) => {
     const given = (all.at(-1) as Command).opts() as Record<string, unknown>;
-    const args = all.slice(0, -2).filter((word): word is string => typeof word === "string");
+    const args = all.slice(0, -2).flat().filter((word): word is string => typeof word === "string");
     const flags = new Map<SettingKey, readonly string[]>();
     for (const key of settings) {
       const value = given[camelCase(rowOf(key).flag)];

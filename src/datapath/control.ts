@@ -108,6 +108,8 @@ export interface DatapathSnapshot {
   readonly peers: readonly PeerSnapshot[];
   readonly flows: number;
   readonly policyRevision: number;
+  /** look-ups that policy rule `i` decided at `i + 1`, those that none did at 0; both directions, since the rule came */
+  readonly ruleHits: Float64Array;
   /** newest last */
   readonly drops: readonly DropRecord[];
 }

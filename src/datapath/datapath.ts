@@ -138,7 +138,13 @@ export class Datapath {
     const { wireguard, conntrack, policy } = this.node.parts;
     const peers: PeerSnapshot[] = [];
     for (const peer of wireguard.peers()) peers.push(this.#peerSnapshot(peer, nowMs));
-    return { peers, flows: conntrack.size, policyRevision: policy.revision, drops: this.node.drops.list() };
+    return {
+      peers,
+      flows: conntrack.size,
+      policyRevision: policy.revision,
+      ruleHits: policy.copyHits(),
+      drops: this.node.drops.list(),
+    };
   }
 
   /** What the tunnel wants to send, what waited for a session, and everything sealed, goes out. */

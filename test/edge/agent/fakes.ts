@@ -57,7 +57,7 @@ export class FakeLink implements DatapathLink {
   readonly told: (readonly DatapathCommand[])[] = [];
   readonly options: DatapathOptions;
   onEvent: (event: DatapathEvent) => void = () => {};
-  snapshot: DatapathSnapshot = { peers: [], flows: 0, policyRevision: 0, drops: [] };
+  snapshot: DatapathSnapshot = { peers: [], flows: 0, policyRevision: 0, ruleHits: new Float64Array(), drops: [] };
   pingResult: PingResult | undefined = { roundTripMs: 1.5 };
   isStopped = false;
 

@@ -125,6 +125,7 @@ describe("documents", () => {
       }],
       flows: 0,
       policyRevision: 1,
+      ruleHits: new Float64Array(),
       drops: [{
         unixMs: fake.unixMs,
         direction: "ingress",

@@ -83,6 +83,7 @@ const PEERS: PeersDocument = {
     identity: 7,
     namespace: "default",
     labels: {},
+    namedPorts: [],
     publicKey: "PEER=",
     isHub: false,
     state: "active",
