@@ -108,7 +108,7 @@ async function openCa(dir: string): Promise<Ca> {
   if (stored !== undefined && isCertificateOf(stored, caKeyPem, keyPath)) return { caPem: stored, caKeyPem };
   // The key is what is pinned: a lost or damaged certificate is made again from it.
   const caPem = await makeCaCertificate(caKeyPem, keyPath);
-  writeFileDurably(caPath(dir), caPem, 0o644);
+  writeFileDurably(caPath(dir), caPem);
   return { caPem, caKeyPem };
 }
 

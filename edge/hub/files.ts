@@ -11,10 +11,10 @@ export function makePrivateDir(path: string): void {
   mkdirSync(path, { recursive: true, mode: 0o700 });
 }
 
-/** Replaces the file at `path` as a whole. @param mode permission bits of the new file, 0600 for anything secret */
-export function writeFileDurably(path: string, text: string, mode = 0o600): void {
+/** Replaces the file at `path` as a whole; for its owner alone to read. */
+export function writeFileDurably(path: string, text: string): void {
   const temporary = `${path}.new`;
-  const file = openSync(temporary, "w", mode);
+  const file = openSync(temporary, "w", 0o600);
   try {
     const bytes = new TextEncoder().encode(text);
     for (let at = 0; at < bytes.length;) at += writeSync(file, bytes, at, bytes.length - at);
