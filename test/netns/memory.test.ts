@@ -10,8 +10,6 @@ import { formUnderTest, memoryOf } from "../../scripts/lab/program.ts";
 import { Mesh, TRAFFIC } from "./mesh.ts";
 
 const LIMIT_BYTES = 96 << 20;
-/** The goals are D13's; what the collector leaves differs by a few hundred kilobytes from run to run. */
-const SLACK = 1.05;
 const MEGABYTE = 1 << 20;
 
 let mesh: Mesh;
@@ -100,8 +98,8 @@ describe.skipIf(formUnderTest() !== "binary")("the compiled program", () => {
     );
     // D13's goal is 20; what Bun's heap holds right after a start varies by 2 from run to run, see D15
     expect(idle.anonymousBytes).toBeLessThanOrEqual(24 * MEGABYTE);
-    expect(peak.anonymousBytes).toBeLessThanOrEqual(40 * MEGABYTE * SLACK);
-    expect(idle.residentBytes).toBeLessThanOrEqual(64 * MEGABYTE * SLACK);
-    expect(peak.residentBytes).toBeLessThanOrEqual(80 * MEGABYTE * SLACK);
+    expect(peak.anonymousBytes).toBeLessThanOrEqual(40 * MEGABYTE);
+    expect(idle.residentBytes).toBeLessThanOrEqual(64 * MEGABYTE);
+    expect(peak.residentBytes).toBeLessThanOrEqual(80 * MEGABYTE);
   }, 150_000);
 });
