@@ -176,6 +176,8 @@ export class MeshState {
     if (frame.t !== "delta") return "frame is neither snapshot nor delta";
     if (this.#position === undefined) return "delta before the first snapshot";
     if (frame.revision > this.#position.revision) return undefined;
+    // a hub says so when nothing has changed since the revision that we resumed from
+    if (frame.revision === this.#position.revision && isEmpty(frame)) return undefined;
     return `revision ${frame.revision} is not after ${this.#position.revision}`;
   }
 
@@ -195,4 +197,10 @@ export class MeshState {
 function changesOf(committed: Committed): Omit<MeshChange, "commands" | "isSelfChanged"> {
   const { refused, isMembersChanged, isSettingsChanged, identities, namespaces, policies } = committed;
   return { refused, isMembersChanged, isSettingsChanged, identities, namespaces, policies };
+}
+
+function isEmpty(
+  { puts, deletes }: { readonly puts: readonly unknown[]; readonly deletes: readonly unknown[] },
+): boolean {
+  return Array.isArray(puts) && puts.length === 0 && Array.isArray(deletes) && deletes.length === 0;
 }

@@ -116,7 +116,9 @@ describe("HubClient", () => {
   it("comes back by itself and goes on with a delta from where it was", async () => {
     const { sink } = await joined("pi-1");
     await sink.until(sink.isState("synced"));
-    await sink.until(() => sink.frames.length > 0); // "synced" comes with the welcome, the state right behind it
+    // a change that has arrived says that all before it has: what joining itself changed may come behind the first snapshot
+    await hub.admin.apply([{ ...POLICY, metadata: { ...POLICY.metadata, name: "first" } }]);
+    await sink.until(() => sink.frames.some((frame) => keysOf(frame).some((key) => key.endsWith("/first"))));
     relay.isDown = true;
     relay.cut();
     await sink.until(sink.isState("offline"));

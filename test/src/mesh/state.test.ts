@@ -261,7 +261,8 @@ describe("MeshState refuses", () => {
     ["nothing", undefined],
     ["another type", { t: "patch", revision: 2 }],
     ["a revision that is no number", { t: "delta", revision: "2", puts: [], deletes: [] }],
-    ["an old revision", { t: "delta", revision: 1, puts: [], deletes: [] }],
+    ["an old revision", { t: "delta", revision: 0, puts: [], deletes: [] }],
+    ["a change at the revision that we have", { t: "delta", revision: 1, puts: [], deletes: ["settings"] }],
     ["a snapshot without an epoch", { t: "snapshot", epoch: "", revision: 2, entries: [] }],
     ["entries that are no pairs", { t: "snapshot", epoch: "e", revision: 2, entries: [["settings"]] }],
     ["deletes that are no texts", { t: "delta", revision: 2, puts: [], deletes: [7] }],
@@ -273,6 +274,13 @@ describe("MeshState refuses", () => {
     expect(change.frameRefused).toBeTypeOf("string");
     expect(change.commands).toEqual([]);
     expect([state.position?.revision, state.allCommands()]).toEqual([1, before]);
+  });
+
+  it("nothing in an empty delta at the revision that we have: a hub so answers a resume", () => {
+    const state = makeState();
+    state.apply(snapshot(entriesOf(1, 2, 3)), NOW_MS);
+    const change = state.apply({ t: "delta", revision: 1, puts: [], deletes: [] }, NOW_MS);
+    expect([change.frameRefused, change.commands, state.position?.revision]).toEqual([undefined, [], 1]);
   });
 
   it("a delta before any snapshot", () => {
