@@ -1,13 +1,16 @@
 /** Rules + settings + subject -> rules without open ends: peers with their defaults, ports by number. */
-import { formatPrefix } from "../ip/address.ts";
+import { formatPrefix, type IpPrefix } from "../ip/address.ts";
 import { KEY_CLUSTER, SOURCE_K8S, SOURCE_RESERVED } from "../identity/labels.ts";
+import type { EngineSettings } from "./active.ts";
 import { KEY_END, makeKey } from "./decision.ts";
 import type { BoundPeer } from "./identity_index.ts";
 import {
+  type CidrMatch,
   EGRESS,
   type Entity,
   type NamedPort,
   type Peer,
+  type PolicySettings,
   type PortName,
   type PortRange,
   PROTOCOL_SCTP,
@@ -25,6 +28,26 @@ export interface Binding {
   readonly defaultLocalCluster: boolean;
   /** the subject's named ports, for ingress */
   readonly namedPorts: readonly NamedPort[];
+  /** addresses inside the cluster that prefixes mean: in Cilium's own policies, and in those of Kubernetes */
+  readonly matching: readonly CidrMatch[];
+  readonly standardMatching: readonly CidrMatch[];
+}
+
+/** What rules are bound with, for one endpoint. */
+export function makeBinding(settings: EngineSettings, namedPorts: readonly NamedPort[]): Binding {
+  const { cluster, policy } = settings;
+  return {
+    cluster,
+    defaultLocalCluster: policy.defaultLocalCluster,
+    namedPorts,
+    matching: policy.cidrMatchMode ?? [],
+    standardMatching: standardMatching(policy),
+  };
+}
+
+/** Addresses inside the cluster that prefixes in policies of Kubernetes mean: all of them by Kubernetes' own reading. */
+export function standardMatching(settings: PolicySettings): readonly CidrMatch[] {
+  return settings.flavor === "kubernetes" ? ["nodes", "pods"] : settings.cidrMatchMode ?? [];
 }
 
 export interface BoundRule {
@@ -118,13 +141,12 @@ function bindPeer(peer: Peer, binding: Binding): BoundPeer[] {
   if (peer.kind === "selector") {
     return [asPeer(bindSelector(peer.selector, binding.defaultLocalCluster ? binding.cluster : undefined))];
   }
-  const except = peer.except.map(formatPrefix).sort();
-  return [{
-    kind: "cidr",
-    id: `cidr ${formatPrefix(peer.prefix)} except ${except.join(",")}`,
-    prefix: peer.prefix,
-    except: peer.except,
-  }];
+  return [asCidr(peer.prefix, peer.except, peer.isStandard ? binding.standardMatching : binding.matching)];
+}
+
+function asCidr(prefix: IpPrefix, except: readonly IpPrefix[], matching: readonly CidrMatch[]): BoundPeer {
+  const id = `cidr ${formatPrefix(prefix)} except ${except.map(formatPrefix).sort().join(",")} ${matching.join("+")}`;
+  return { kind: "cidr", id, prefix, except, matching };
 }
 
 function asPeer(selector: ReturnType<typeof bindRequirements>): BoundPeer {

@@ -57,6 +57,11 @@ export class CidrIdentities {
     return known.identity;
   }
 
+  /** The identity of exactly this prefix; `undefined` while it is not in use. */
+  identityOfPrefix(prefix: IpPrefix): number | undefined {
+    return this.#known.get(formatPrefix(prefix))?.identity;
+  }
+
   /** What the ipcache has to change since the last call. A prefix put again under another number is only put. */
   takeChanges(): PrefixChanges {
     const put = [...this.#untold].map((known) => {

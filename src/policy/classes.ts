@@ -66,6 +66,7 @@ export class Classes {
   #everybody: Instance[] = [];
   #otherwise: number;
   #isEnforced = false;
+  #isAudited = false;
   /** the class of identities that no other rule matches, known or not; number 0 */
   readonly #base: Class = { number: 0, hash: 0, rules: [], uses: 0 };
   readonly #byHash = new Map<number, Class[]>();
@@ -83,11 +84,14 @@ export class Classes {
     this.#otherwise = otherwise;
   }
 
-  /** What happens where no rule decides. */
-  setDefault(isEnforced: boolean, otherwise: number): void {
-    if (this.#isEnforced !== isEnforced || this.#otherwise !== otherwise) this.#isAllStale = true;
+  /** What happens where no rule decides, and whether deny rules only report. */
+  setDefault(isEnforced: boolean, otherwise: number, isAudited: boolean): void {
+    if (this.#isEnforced !== isEnforced || this.#otherwise !== otherwise || this.#isAudited !== isAudited) {
+      this.#isAllStale = true;
+    }
     this.#isEnforced = isEnforced;
     this.#otherwise = otherwise;
+    this.#isAudited = isAudited;
   }
 
   addForEverybody(instance: Instance): void {
@@ -217,7 +221,7 @@ export class Classes {
     if (this.#isAllStale) this.#everybody = this.#everybody.filter((rule) => !rule.isDead).sort(compareInstances);
     const segments: number[] = [];
     for (const one of isFull || this.#isAllStale ? this.#allClasses() : this.#fresh) {
-      const compiled = compileSegments(this.#rulesOf(one), this.#otherwise);
+      const compiled = compileSegments(this.#rulesOf(one), this.#otherwise, this.#isAudited);
       classes.push(one.number, compiled.length / 2);
       for (const word of compiled) segments.push(word);
     }

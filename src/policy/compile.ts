@@ -5,7 +5,7 @@
  * skips the rest of its tier. What nothing decides has the default. Among equals the first of the list gets the attribution.
  * @see facts policy.md sections 9, 11 and 14
  */
-import { KEY_END, KIND_DENY, KIND_FORWARD, makeDecision } from "./decision.ts";
+import { auditKind, KEY_END, KIND_DENY, KIND_FORWARD, makeDecision } from "./decision.ts";
 import type { RuleVerdict } from "./model.ts";
 
 /** One rule as it applies to one identity: every name and default resolved. */
@@ -34,10 +34,11 @@ export function precedenceOf(tier: number, priority: number, verdict: RuleVerdic
  * Segments as pairs (first key, decision), first key 0, neighbours different.
  * @param rules   sorted by precedence; equal ones in the order of attribution
  * @param otherwise decision where no rule decides
+ * @param isAudited deny rules only report
  */
-export function compileSegments(rules: readonly CompiledRule[], otherwise: number): number[] {
+export function compileSegments(rules: readonly CompiledRule[], otherwise: number, isAudited = false): number[] {
   const bounds = boundsOf(rules);
-  const decisions = decide(rules, bounds, otherwise);
+  const decisions = decide(rules, bounds, otherwise, isAudited ? auditKind(KIND_DENY) : KIND_DENY);
   const segments: number[] = [];
   for (let i = 0; i < bounds.length; i++) {
     if (i > 0 && decisions[i] === segments[segments.length - 1]) continue;
@@ -63,7 +64,12 @@ function boundsOf(rules: readonly CompiledRule[]): number[] {
  * Paints the intervals between bounds, strongest rule first; what is painted stays. `next[i]` leads to the first interval from `i`
  * on that is not painted (paths are halved), so that each interval is visited about once per tier.
  */
-function decide(rules: readonly CompiledRule[], bounds: readonly number[], otherwise: number): number[] {
+function decide(
+  rules: readonly CompiledRule[],
+  bounds: readonly number[],
+  otherwise: number,
+  denyKind: number,
+): number[] {
   const count = bounds.length;
   const decisions = new Array<number>(count).fill(otherwise);
   const next: number[] = [];
@@ -82,7 +88,7 @@ function decide(rules: readonly CompiledRule[], bounds: readonly number[], other
         if (passed !== undefined && passed[i] === rule.tier) continue;
         if (rule.verdict === "pass") (passed ??= new Array<number>(count).fill(-1))[i] = rule.tier;
         else {
-          decisions[i] = makeDecision(rule.verdict === "deny" ? KIND_DENY : KIND_FORWARD, rule.index);
+          decisions[i] = makeDecision(rule.verdict === "deny" ? denyKind : KIND_FORWARD, rule.index);
           next[i] = i + 1;
         }
       }

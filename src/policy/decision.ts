@@ -4,7 +4,7 @@
  *     key       0 (8)     | protocol (8) | port or ICMP type (16)
  *     decision  rule + 1 (29)                        | kind (3)
  *
- * rule + 1 is 0 where no rule decided. Kinds 3 to 7 are free for what is to come (proxy, authentication, audit).
+ * rule + 1 is 0 where no rule decided. Kinds 6 and 7 are free for what is to come.
  */
 import { DROP_POLICY_DENIED, DROP_POLICY_DENY, FORWARD, type Verdict } from "../verdict.ts";
 
@@ -14,6 +14,11 @@ export const KIND_FORWARD = 0;
 export const KIND_NO_RULE = 1;
 /** a deny rule matches */
 export const KIND_DENY = 2;
+
+/** audit mode: forwarded, though no rule allows it */
+export const KIND_AUDIT_NO_RULE = 3;
+/** audit mode: forwarded, though a deny rule matches */
+export const KIND_AUDIT_DENY = 4;
 
 export const KIND_BITS = 3;
 export const KIND_MASK = 7;
@@ -28,12 +33,22 @@ export const VERDICT_OF_KIND: readonly Verdict[] = [
   FORWARD,
   DROP_POLICY_DENIED,
   DROP_POLICY_DENY,
-  DROP_POLICY_DENIED,
-  DROP_POLICY_DENIED,
+  FORWARD,
+  FORWARD,
   DROP_POLICY_DENIED,
   DROP_POLICY_DENIED,
   DROP_POLICY_DENIED,
 ];
+
+/** What audit mode makes of a kind. */
+export function auditKind(kind: number): number {
+  return kind === KIND_NO_RULE ? KIND_AUDIT_NO_RULE : kind === KIND_DENY ? KIND_AUDIT_DENY : kind;
+}
+
+/** The drop that audit mode held back: a reason, or FORWARD for a kind that is not of audit mode. */
+export function auditedVerdict(kind: number): Verdict {
+  return kind === KIND_AUDIT_NO_RULE ? DROP_POLICY_DENIED : kind === KIND_AUDIT_DENY ? DROP_POLICY_DENY : FORWARD;
+}
 
 /** @param rule rule index, -1 for none */
 export function makeDecision(kind: number, rule: number): number {

@@ -22,12 +22,14 @@ import {
   selectingSpecs,
   type Subject,
 } from "./active.ts";
-import { bindRule, type BoundRule } from "./bind.ts";
-import { CidrIdentities, labelsOfPrefix, type PrefixChanges, WORLD_IPV4, WORLD_IPV6 } from "./cidr_identities.ts";
+import { bindRule, type BoundRule, makeBinding, standardMatching } from "./bind.ts";
+import { type PrefixChanges, WORLD_IPV4, WORLD_IPV6 } from "./cidr_identities.ts";
 import { Classes } from "./classes.ts";
-import { KIND_FORWARD, KIND_NO_RULE, makeDecision } from "./decision.ts";
+import { auditKind, KIND_FORWARD, KIND_NO_RULE, makeDecision } from "./decision.ts";
+import { FORWARD } from "../verdict.ts";
 import { explainFlow, type Explanation, type RuleRef } from "./explain.ts";
 import { IdentityIndex, type IdentityRecord, identityRecord } from "./identity_index.ts";
+import { LocalRecords } from "./local_records.ts";
 import { type Direction, INGRESS, type NamedPort, type Policy, type PolicySpec, type Rule } from "./model.ts";
 import { changedNamespaces, localNamespaceOf, type Namespaces, withNamespaceLabels } from "./namespaces.ts";
 import { RuleNumbers } from "./rule_numbers.ts";
@@ -54,6 +56,7 @@ interface GivenIdentity {
 
 const OPEN = makeDecision(KIND_FORWARD, -1);
 const CLOSED = makeDecision(KIND_NO_RULE, -1);
+const AUDITED = makeDecision(auditKind(KIND_NO_RULE), -1);
 
 export class PolicyEngine {
   #settings: EngineSettings | undefined;
@@ -67,7 +70,11 @@ export class PolicyEngine {
 
   readonly #index = new IdentityIndex<RulePart>();
   readonly #classes: readonly [Classes, Classes] = [new Classes(OPEN), new Classes(OPEN)];
-  readonly #cidrs = new CidrIdentities();
+  readonly #local = new LocalRecords({
+    put: (record) => this.#replaceRecord(record),
+    remove: (identity) => this.#dropRecord(identity),
+    get: (identity) => this.#index.get(identity),
+  });
   readonly #numbers = new RuleNumbers();
   readonly #rules = new Map<number, ActiveRule>();
   readonly #selections = noSelections();
@@ -96,6 +103,7 @@ export class PolicyEngine {
   setSettings(settings: EngineSettings): void {
     const isNewCluster = settings.cluster !== this.#settings?.cluster;
     this.#settings = settings;
+    this.#local.setMatching(standardMatching(settings.policy));
     if (isNewCluster) this.#relabel(() => true);
     this.#refreshSubject();
     this.#dirtyAll();
@@ -130,6 +138,18 @@ export class PolicyEngine {
 
   removeIdentity(identity: number): void {
     if (this.#given.delete(identity)) this.#removeRecord(identity);
+  }
+
+  /**
+   * An address and the identity that the mesh gives it (a node's too: 1, 6, 7). Where the settings let prefixes match addresses
+   * inside the cluster, each gets a local identity of its own, which `takePrefixes` reports and look-ups must use.
+   */
+  putAddress(address: IpAddress, identity: number): void {
+    this.#local.putAddress(address, identity);
+  }
+
+  removeAddress(address: IpAddress): void {
+    this.#local.removeAddress(address);
   }
 
   /** Current labels of the local cluster's namespaces: all of them. */
@@ -168,17 +188,22 @@ export class PolicyEngine {
    * `takeUpdate`. A prefix at or inside a mesh entry must not replace or shadow that entry: addresses of the mesh keep their identity.
    */
   takePrefixes(): PrefixChanges {
-    return this.#cidrs.takeChanges();
+    return this.#local.takeChanges();
   }
 
   /** All prefixes in use, for a datapath that starts anew. */
   allPrefixes(): PrefixChanges["put"] {
-    return this.#cidrs.all();
+    return this.#local.all();
+  }
+
+  /** Identity that look-ups use for an address: of a member or node that was put, or outside the mesh. */
+  identityOfAddress(address: IpAddress): number {
+    return this.#local.identityOf(address);
   }
 
   /** Identity of an address outside the mesh. */
   identityOfOutside(address: IpAddress): number {
-    return this.#cidrs.identityOf(address);
+    return this.#local.identityOf(address);
   }
 
   /** What is in force: number of rules that select the subject, and identities known (reserved and prefixes among them). */
@@ -214,7 +239,9 @@ export class PolicyEngine {
   explain(direction: Direction, other: number | Labels, protocol: number, port: number): Explanation {
     const record = typeof other === "number" ? this.#index.get(other) : this.#stranger(other);
     const rules = [...this.#rules.values()].filter((rule) => rule.bound.rule.direction === direction);
-    return explainFlow(rules, this.isEnforced(direction), record, protocol, port);
+    const why = explainFlow(rules, this.isEnforced(direction), record, protocol, port);
+    const isAudited = this.#settings?.policy.auditMode === true && why.verdict !== FORWARD;
+    return isAudited ? { ...why, verdict: FORWARD, audited: why.verdict } : why;
   }
 
   // Identities
@@ -227,13 +254,23 @@ export class PolicyEngine {
 
   #putRecord(identity: number, labels: Labels, namedPorts: readonly NamedPort[]): void {
     const current = withNamespaceLabels(labels, this.#namespaces, this.#settings?.cluster ?? "");
-    const before = this.#index.get(identity);
-    if (before !== undefined && sameRecord(before, current, namedPorts)) return;
-    this.#removeRecord(identity);
-    this.#addRecord(identityRecord(identity, current, namedPorts));
+    this.#replaceRecord(identityRecord(identity, current, namedPorts));
+    this.#local.refreshIdentity(identity);
   }
 
   #removeRecord(identity: number): void {
+    this.#dropRecord(identity);
+    this.#local.refreshIdentity(identity);
+  }
+
+  #replaceRecord(record: IdentityRecord): void {
+    const before = this.#index.get(record.identity);
+    if (before !== undefined && sameRecord(before, record)) return;
+    this.#dropRecord(record.identity);
+    this.#addRecord(record);
+  }
+
+  #dropRecord(identity: number): void {
     const record = this.#index.remove(identity);
     if (record !== undefined) { for (const classes of this.#classes) classes.drop(record); }
   }
@@ -279,7 +316,8 @@ export class PolicyEngine {
     this.#replaceRules(LOCALHOST_POLICY, this.#implicit, implicitRules(this.#selections, settings.policy));
     for (const direction of [0, 1] as const) {
       const closed = this.#isClosed(direction);
-      this.#classes[direction].setDefault(closed, closed ? CLOSED : OPEN);
+      const isAudited = settings.policy.auditMode === true;
+      this.#classes[direction].setDefault(closed, closed ? (isAudited ? AUDITED : CLOSED) : OPEN, isAudited);
     }
     this.#isRulesStale = false;
     return true;
@@ -313,8 +351,9 @@ export class PolicyEngine {
   #replaceRules(key: string, active: Map<string, ActiveRule>, rules: readonly Rule[]): void {
     if (rules.length === 0 && active.size === 0) return;
     const wanted = new Map<string, BoundRule>();
+    const binding = makeBinding(this.#settings!, this.#subject!.namedPorts);
     for (const rule of rules) {
-      const bound = bindRule(rule, this.#binding());
+      const bound = bindRule(rule, binding);
       if (!wanted.has(bound.content)) wanted.set(bound.content, bound);
     }
     for (const [content, bound] of wanted) {
@@ -329,18 +368,10 @@ export class PolicyEngine {
     }
   }
 
-  #binding() {
-    const { cluster, policy } = this.#settings!;
-    return { cluster, defaultLocalCluster: policy.defaultLocalCluster, namedPorts: this.#subject!.namedPorts };
-  }
-
   #activate(key: string, bound: BoundRule): ActiveRule {
     const rule = new ActiveRule(this.#numbers.take(), key, bound);
     this.#rules.set(rule.ref.index, rule);
-    for (const prefix of prefixesOf(bound)) {
-      const identity = this.#cidrs.use(prefix);
-      if (identity !== undefined) this.#addRecord(identityRecord(identity, labelsOfPrefix(prefix), [], prefix));
-    }
+    for (const prefix of prefixesOf(bound)) this.#local.usePrefix(prefix);
     for (const part of rule.parts) {
       if (part.peers === undefined) {
         for (const instance of part.instances.values()) this.#classesOf(part).addForEverybody(instance);
@@ -363,10 +394,7 @@ export class PolicyEngine {
         this.#index.release(entry, part);
       }
     }
-    for (const prefix of prefixesOf(rule.bound)) {
-      const identity = this.#cidrs.release(prefix);
-      if (identity !== undefined) this.#removeRecord(identity);
-    }
+    for (const prefix of prefixesOf(rule.bound)) this.#local.releasePrefix(prefix);
   }
 
   #makeUpdate(isFull: boolean): PolicyUpdate {
@@ -386,8 +414,9 @@ function prefixesOf(bound: BoundRule): IpPrefix[] {
   return (bound.peers ?? []).flatMap((peer) => (peer.kind === "cidr" ? [peer.prefix, ...peer.except] : []));
 }
 
-function sameRecord(record: IdentityRecord, labels: Labels, namedPorts: readonly NamedPort[]): boolean {
-  const names = Object.keys(labels);
-  return names.length === record.set.pairs.length && names.every((name) => record.set.labels[name] === labels[name]) &&
-    JSON.stringify(record.namedPorts) === JSON.stringify(namedPorts);
+/** A prefix belongs to its identity: it does not change. */
+function sameRecord(a: IdentityRecord, b: IdentityRecord): boolean {
+  const names = Object.keys(b.set.labels);
+  return names.length === a.set.pairs.length && names.every((name) => a.set.labels[name] === b.set.labels[name]) &&
+    a.place === b.place && JSON.stringify(a.namedPorts) === JSON.stringify(b.namedPorts);
 }

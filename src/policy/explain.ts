@@ -29,6 +29,8 @@ export interface Explanation {
   readonly matched: readonly RuleRef[];
   /** what no rule allows is dropped in this direction */
   readonly isEnforced: boolean;
+  /** the drop that audit mode held back; only there when it did */
+  readonly audited?: Verdict;
 }
 
 export interface ExplainedRule {

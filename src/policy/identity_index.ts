@@ -5,7 +5,7 @@
 import { type IpPrefix, prefixContains } from "../ip/address.ts";
 import { KEY_CLUSTER, KEY_NAMESPACE, KEY_SERVICE_ACCOUNT, type Labels } from "../identity/labels.ts";
 import { IDENTITY_WORLD } from "../identity/reserved.ts";
-import type { NamedPort, Requirement } from "./model.ts";
+import type { CidrMatch, NamedPort, Requirement } from "./model.ts";
 import { type BoundSelector, type LabelSet, labelSet, matchesSelector } from "./selector.ts";
 
 /** An identity, as far as policy cares. */
@@ -13,9 +13,14 @@ export interface IdentityRecord {
   readonly identity: number;
   readonly set: LabelSet;
   readonly namedPorts: readonly NamedPort[];
-  /** the addresses it stands for, when it is one of outside addresses */
+  /** the addresses it stands for, when it is one of addresses */
   readonly prefix: IpPrefix | undefined;
+  /** whose addresses those are; outside when absent */
+  readonly place?: Place;
 }
+
+/** Whose an address is: somebody's outside, a node's, a pod's (or member's). */
+export type Place = "outside" | "node" | "pod";
 
 export function identityRecord(
   identity: number,
@@ -29,16 +34,25 @@ export function identityRecord(
 /** A peer of rules with every default filled in. */
 export type BoundPeer =
   | { readonly kind: "selector"; readonly id: string; readonly selector: BoundSelector }
-  | { readonly kind: "cidr"; readonly id: string; readonly prefix: IpPrefix; readonly except: readonly IpPrefix[] };
+  | {
+    readonly kind: "cidr";
+    readonly id: string;
+    readonly prefix: IpPrefix;
+    readonly except: readonly IpPrefix[];
+    /** addresses inside the cluster that it means as well */
+    readonly matching: readonly CidrMatch[];
+  };
 
 /**
- * Whether a peer is meant. A prefix means outside addresses only: identities that carry labels of their own are never inside, nor is
- * an address in a hole. Identity 2 (world of a single-stack peer) stands for all of them, so only a prefix of length 0 holds it.
+ * Whether a peer is meant. A prefix means outside addresses, and others where the settings say so: identities that carry labels of
+ * their own are never inside, nor is an address in a hole. Identity 2 (world of a single-stack peer) stands for all of them, so only a prefix of length 0 holds it.
  */
 export function matchesPeer(peer: BoundPeer, record: IdentityRecord): boolean {
   if (peer.kind === "selector") return matchesSelector(peer.selector, record.set);
   const inner = record.prefix;
   if (inner === undefined) return record.identity === IDENTITY_WORLD && peer.prefix.length === 0;
+  if (record.place === "node" && !peer.matching.includes("nodes")) return false;
+  if (record.place === "pod" && !peer.matching.includes("pods")) return false;
   return isWithin(inner, peer.prefix) && !peer.except.some((hole) => isWithin(inner, hole));
 }
 

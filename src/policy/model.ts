@@ -63,7 +63,13 @@ export type Peer =
   | { readonly kind: "selector"; readonly selector: Selector }
   | { readonly kind: "entity"; readonly entity: Entity }
   /** Outside addresses in `prefix` and in none of `except`. Host bits are cleared. */
-  | { readonly kind: "cidr"; readonly prefix: IpPrefix; readonly except: readonly IpPrefix[] };
+  | {
+    readonly kind: "cidr";
+    readonly prefix: IpPrefix;
+    readonly except: readonly IpPrefix[];
+    /** from an API of Kubernetes itself, where plain semantics match addresses inside the cluster too */
+    readonly isStandard?: boolean;
+  };
 
 /** A range of ports (or ICMP types) of one protocol. */
 export interface PortRange {
@@ -136,8 +142,20 @@ export interface NamedPort {
 export interface PolicySettings {
   readonly enforcementMode: "default" | "always" | "never";
   readonly defaultLocalCluster: boolean;
+  /** `always`: the local host reaches an endpoint that ingress rules select, unless a rule denies it; `policy`: as everybody else */
   readonly allowLocalhost: "always" | "policy";
+  /** what would be dropped is forwarded, and reported (`policy-audit-mode`); off when absent */
+  readonly auditMode?: boolean;
+  /** addresses inside the cluster that CIDR rules mean too (`policy-cidr-match-mode`); none when absent */
+  readonly cidrMatchMode?: readonly CidrMatch[];
+  /**
+   * Whose reading counts where Cilium differs from Kubernetes: `kubernetes` lets ipBlock and networks match addresses inside the
+   * cluster. `cilium` when absent.
+   */
+  readonly flavor?: "cilium" | "kubernetes";
 }
+
+export type CidrMatch = "nodes" | "pods";
 
 export const PROTOCOL_ICMP = 1;
 export const PROTOCOL_TCP = 6;

@@ -112,7 +112,7 @@ function readPeer(item: unknown, path: string, namespace: string, problems: Prob
       );
     }
     const cidr = readIpBlock(block, joinPath(path, "ipBlock"), problems);
-    return cidr && { kind: "cidr", ...cidr };
+    return cidr && { kind: "cidr", ...cidr, isStandard: true };
   }
   if (pods === undefined && namespaces === undefined) {
     return problems.add(path, "MISSING", "Peer without podSelector, namespaceSelector or ipBlock");

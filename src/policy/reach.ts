@@ -7,7 +7,7 @@
  */
 import { formatLabelList, type Labels } from "../identity/labels.ts";
 import { countSpec, type EngineSettings, implicitRules, isClosed, noSelections, selectingSpecs } from "./active.ts";
-import { bindRule, type BoundRule, keyRanges, resolveNames } from "./bind.ts";
+import { bindRule, type BoundRule, keyRanges, makeBinding, resolveNames } from "./bind.ts";
 import { type CompiledRule, compileSegments, precedenceOf } from "./compile.ts";
 import { KEY_END, KIND_FORWARD, KIND_NO_RULE, kindOf, makeDecision } from "./decision.ts";
 import { type IdentityRecord, identityRecord, matchesPeer } from "./identity_index.ts";
@@ -42,6 +42,7 @@ export class Reach {
 
   /** Whether any packet may start a flow from one to the other, or back. A member always reaches its like and itself the same way. */
   mayTalk(a: ReachMember, b: ReachMember): boolean {
+    if (this.#settings.policy.auditMode === true) return true; // nothing is dropped
     const one = this.#look(a);
     const other = this.#look(b);
     let answer = one.answers.get(other.number);
@@ -65,11 +66,11 @@ export class Reach {
 
   #resolve(member: ReachMember): Known {
     const record = identityRecord(0, member.labels, member.namedPorts);
-    const { cluster, policy } = this.#settings;
+    const { policy } = this.#settings;
     const specs = this.#policies.flatMap((one) => selectingSpecs(one, record.set, policy));
     const selections = noSelections();
     for (const spec of specs) countSpec(selections, spec, 1);
-    const binding = { cluster, defaultLocalCluster: policy.defaultLocalCluster, namedPorts: member.namedPorts };
+    const binding = makeBinding(this.#settings, member.namedPorts);
     return {
       record,
       rules: [...specs.flatMap((spec) => spec.rules), ...implicitRules(selections, policy)].map((rule) =>

@@ -7,7 +7,7 @@
  * Hot file (bench: `scripts/bench/policy.ts`): `lookup` does not allocate.
  */
 import { DROP_NOT_READY, type Verdict } from "../verdict.ts";
-import { KIND_BITS, KIND_MASK, VERDICT_OF_KIND } from "./decision.ts";
+import { KIND_BITS, KIND_MASK, KIND_NO_RULE, VERDICT_OF_KIND } from "./decision.ts";
 import { DirectionTable, type DirectionUpdate, type TableSizes } from "./direction_table.ts";
 
 export type { DirectionUpdate, TableSizes } from "./direction_table.ts";
@@ -33,6 +33,8 @@ export class PolicyTable {
   revision = 0;
   /** Rule index of the last look-up; -1 when no rule decided. */
   decidedBy = -1;
+  /** KIND_... of the last look-up (decision.ts): tells what audit mode let through. */
+  kind = KIND_NO_RULE;
   #ingress = new DirectionTable();
   #egress = new DirectionTable();
   /** look-ups that rule `i` decided, at `i + 1`; at 0 those that none did */
@@ -50,6 +52,7 @@ export class PolicyTable {
   lookup(direction: 0 | 1, identity: number, protocol: number, port: number): Verdict {
     if (this.revision === 0) {
       this.decidedBy = -1;
+      this.kind = KIND_NO_RULE;
       return DROP_NOT_READY;
     }
     const table = direction === 0 ? this.#ingress : this.#egress;
@@ -57,7 +60,9 @@ export class PolicyTable {
     const hit = decision >>> KIND_BITS;
     this.decidedBy = hit - 1;
     this.#hits[hit]!++;
-    return VERDICTS[decision & KIND_MASK]!;
+    const kind = decision & KIND_MASK;
+    this.kind = kind;
+    return VERDICTS[kind]!;
   }
 
   /** Whether what no rule allows is dropped in a direction. True before the first update. */

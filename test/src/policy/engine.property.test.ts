@@ -6,6 +6,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { formatPrefix, parseAddress } from "../../../src/ip/address.ts";
 import { RESERVED_LABELS } from "../../../src/identity/reserved.ts";
+import { auditedVerdict } from "../../../src/policy/decision.ts";
 import { PolicyEngine } from "../../../src/policy/engine.ts";
 import { keyOfPolicy, type Policy } from "../../../src/policy/model.ts";
 import { readPolicy } from "../../../src/policy/read_policy.ts";
@@ -14,13 +15,15 @@ import {
   documentArb,
   type Flow,
   flowArb,
+  INSIDE,
   labelsOf,
   type Member,
   memberArb,
+  NODES,
   settingsArb,
   subjectArb,
 } from "./generate.ts";
-import { judge, type Other } from "./naive.ts";
+import { judge, judgeStrictly, type Other } from "./naive.ts";
 
 const RUNS = Number(process.env["POLICY_RUNS"] ?? 400);
 /** Seeds that once found a fault, or cover much; kept. */
@@ -46,16 +49,35 @@ function otherSide(
   }
   if ("reserved" in flow.other) {
     const identity = flow.other.reserved;
-    return { other: { labels: RESERVED_LABELS.get(identity)!, isWorld: identity === 2, ...named }, identity };
+    const labels = RESERVED_LABELS.get(identity)!;
+    const address = NODES[identity];
+    if (address === undefined) return { other: { labels, isWorld: identity === 2, ...named }, identity };
+    return {
+      other: { labels, address, place: "nodes", ...named },
+      identity: engine.identityOfAddress(parseAddress(address)!),
+    };
   }
   if ("address" in flow.other) {
     const address = parseAddress(flow.other.address)!;
     const labels = { [`reserved:world-ipv${address.length === 4 ? 4 : 6}`]: "" };
     return { other: { labels, address: flow.other.address, ...named }, identity: engine.identityOfOutside(address) };
   }
-  const member = members[flow.other.member];
-  return member &&
-    { other: { labels: labelsOf(member), namedPorts: member.namedPorts }, identity: identityOf(flow.other.member) };
+  const at = flow.other.member;
+  const member = members[at];
+  const address = INSIDE[at]!;
+  return member && {
+    other: { labels: labelsOf(member), namedPorts: member.namedPorts, address, place: "pods" },
+    identity: engine.identityOfAddress(parseAddress(address)!),
+  };
+}
+
+function putMember(engine: PolicyEngine, at: number, member: Member): void {
+  engine.putIdentity(identityOf(at), labelsOf(member), member.namedPorts);
+  engine.putAddress(parseAddress(INSIDE[at]!)!, identityOf(at));
+}
+
+function putNodes(engine: PolicyEngine): void {
+  for (const [identity, address] of Object.entries(NODES)) engine.putAddress(parseAddress(address)!, Number(identity));
 }
 
 /** The later of two documents of one name replaces the first. */
@@ -80,7 +102,8 @@ describe("the compiled table", () => {
           const table = new PolicyTable();
           engine.setSettings(settings);
           engine.setSubject(subject);
-          members.forEach((m, i) => engine.putIdentity(identityOf(i), labelsOf(m), m.namedPorts));
+          putNodes(engine);
+          members.forEach((m, i) => putMember(engine, i, m));
           const docs = byKey(documents);
           for (const [key, document] of docs) engine.putPolicy(key, read(document));
           table.apply(engine.takeUpdate()!);
@@ -92,6 +115,9 @@ describe("the compiled table", () => {
             expect(got, JSON.stringify(flow)).toBe(judge([...docs.values()], subject, settings, side.other, flow));
             const explained = engine.explain(flow.direction, side.identity, flow.protocol, flow.port);
             expect(explained.verdict).toBe(got);
+            const strict = judgeStrictly([...docs.values()], subject, settings, side.other, flow);
+            expect(explained.audited ?? got).toBe(strict);
+            expect(auditedVerdict(table.kind)).toBe(settings.policy.auditMode ? strict : 0);
             expect(explained.decidedBy?.index ?? -1).toBe(table.decidedBy);
           }
         }),
@@ -139,6 +165,7 @@ describe("the compiled table", () => {
           };
           engine.setSettings(settings);
           engine.setSubject(subject);
+          putNodes(engine);
           for (const [i, step] of steps.entries()) {
             if (i === Math.floor(steps.length / 2)) engine.setSettings(later);
             if (step.op === "flush") flush();
@@ -151,9 +178,10 @@ describe("the compiled table", () => {
               engine.removePolicy(keyOfPolicy(read(step.document)));
             } else if (step.op === "identity") {
               members[step.at] = step.member;
-              engine.putIdentity(identityOf(step.at), labelsOf(step.member), step.member.namedPorts);
+              putMember(engine, step.at, step.member);
             } else {
               delete members[step.at];
+              engine.removeAddress(parseAddress(INSIDE[step.at]!)!);
               engine.removeIdentity(identityOf(step.at));
             }
           }
@@ -163,7 +191,8 @@ describe("the compiled table", () => {
           fresh.setSubject(subject);
           fresh.setSettings(later);
           for (const [key, document] of docs) fresh.putPolicy(key, read(document));
-          members.forEach((m, i) => m && fresh.putIdentity(identityOf(i), labelsOf(m), m.namedPorts));
+          members.forEach((m, i) => m && putMember(fresh, i, m));
+          putNodes(fresh);
           scratch.apply(fresh.takeUpdate()!);
           expect([...ipcache.keys()].sort()).toEqual(
             fresh.takePrefixes().put.map((p) => formatPrefix(p.prefix)).sort(),

@@ -2,7 +2,7 @@
 import fc from "fast-check";
 import type { EngineSettings, Subject } from "../../../src/policy/engine.ts";
 import { labelsOfMember } from "../../../src/identity/member_labels.ts";
-import type { NamedPort } from "../../../src/policy/model.ts";
+import type { CidrMatch, NamedPort } from "../../../src/policy/model.ts";
 
 export const NAMESPACES: Readonly<Record<string, Record<string, string>>> = {
   shop: { team: "core" },
@@ -22,6 +22,9 @@ export const settingsArb: fc.Arbitrary<EngineSettings> = fc.record({
     ),
     defaultLocalCluster: fc.boolean(),
     allowLocalhost: fc.constantFrom("always" as const, "policy" as const),
+    auditMode: fc.oneof({ weight: 8, arbitrary: fc.constant(false) }, fc.constant(true)),
+    cidrMatchMode: fc.subarray<CidrMatch>(["nodes", "pods"]),
+    flavor: fc.constantFrom("cilium" as const, "cilium" as const, "kubernetes" as const),
   }),
 });
 
@@ -46,6 +49,11 @@ export const memberArb: fc.Arbitrary<Member> = fc.record({
   labels: labelsArb,
   namedPorts: portsArb,
 });
+
+/** Addresses of the members, by their place in the list; some lie in one prefix, some in another. */
+export const INSIDE = ["10.1.2.1", "10.1.2.2", "10.1.3.3", "10.2.0.4", "fd00::5", "fd00:1::6", "192.0.2.7", "10.1.2.8"];
+/** Addresses of nodes, and the reserved identities that they have. */
+export const NODES: Readonly<Record<number, string>> = { 1: "10.1.2.99", 6: "10.9.9.9", 7: "fd00:1::99" };
 
 export function labelsOf(member: Member) {
   return labelsOfMember({ ...member, namespaceLabels: NAMESPACES[member.namespace]! });

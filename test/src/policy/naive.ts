@@ -15,6 +15,8 @@ export interface Other {
   readonly namedPorts: readonly NamedPort[];
   /** an outside address */
   readonly address?: string;
+  /** whose it is, when it is nobody's outside */
+  readonly place?: "nodes" | "pods";
   readonly isWorld?: boolean;
   /** an identity that nobody knows: rules for everybody only */
   readonly isUnknown?: boolean;
@@ -26,7 +28,19 @@ export interface NaiveFlow {
   readonly port: number;
 }
 
+/** Audit mode lets everything through. */
 export function judge(
+  docs: readonly Doc[],
+  subject: Subject,
+  settings: EngineSettings,
+  other: Other,
+  flow: NaiveFlow,
+): number {
+  return settings.policy.auditMode ? 0 : judgeStrictly(docs, subject, settings, other, flow);
+}
+
+/** 0, 133 or 181: what the rules say. */
+export function judgeStrictly(
   docs: readonly Doc[],
   subject: Subject,
   settings: EngineSettings,
@@ -112,7 +126,7 @@ function peersMatch(r: Said & { d: Doc }, other: Other, settings: EngineSettings
     const peers = r.rule[side] ?? [];
     if (peers.length === 0) return true;
     return !other.isUnknown && peers.some((peer: Doc) => {
-      if (peer.ipBlock) return inCidr(peer.ipBlock, other);
+      if (peer.ipBlock) return inCidr(peer.ipBlock, other, settings, true);
       if (!isPod || !isLocal) return false;
       if (peer.podSelector && !holds(peer.podSelector, other.labels, "")) return false;
       if (peer.namespaceSelector) return holds(peer.namespaceSelector, other.labels, NS_LABEL);
@@ -124,8 +138,8 @@ function peersMatch(r: Said & { d: Doc }, other: Other, settings: EngineSettings
   const list = r.rule[kinds[0]!];
   if (kinds[0] === side + "Entities" && list.includes("all")) return true;
   if (other.isUnknown) return false;
-  if (kinds[0] === side + "CIDR") return list.some((cidr: string) => inCidr({ cidr }, other));
-  if (kinds[0] === side + "CIDRSet") return list.some((block: Doc) => inCidr(block, other));
+  if (kinds[0] === side + "CIDR") return list.some((cidr: string) => inCidr({ cidr }, other, settings, false));
+  if (kinds[0] === side + "CIDRSet") return list.some((block: Doc) => inCidr(block, other, settings, false));
   if (kinds[0] === side + "Entities") return list.some((entity: string) => inEntity(entity, other, settings));
   return list.some((selector: Doc) => {
     if (!holds(selector, other.labels, "")) return false;
@@ -139,7 +153,9 @@ function peersMatch(r: Said & { d: Doc }, other: Other, settings: EngineSettings
   });
 }
 
-function inCidr(block: Doc, other: Other): boolean {
+function inCidr(block: Doc, other: Other, settings: EngineSettings, isStandard: boolean): boolean {
+  const { flavor, cidrMatchMode = [] } = settings.policy;
+  if (other.place && !cidrMatchMode.includes(other.place) && !(isStandard && flavor === "kubernetes")) return false;
   if (other.isWorld) return block.cidr.endsWith("/0");
   if (other.address === undefined) return false;
   const address = parseAddress(other.address)!;
