@@ -6,7 +6,7 @@
  */
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
-import { LineCounter, parseAllDocuments, parseDocument } from "yaml";
+import { LineCounter, parseDocument } from "yaml";
 import { fromBase64 } from "../../src/bytes/text.ts";
 import type { Labels } from "../../src/identity/labels.ts";
 import { labelsOfMember } from "../../src/identity/member_labels.ts";
@@ -16,6 +16,7 @@ import type { ClusterRef, EntryValue, MeshSettings, NamedPort, SnapshotFrame } f
 import type { PeerOptions } from "../../src/mesh/tables.ts";
 import * as values from "../config_values.ts";
 import { EdgeError, messageOf } from "../errors.ts";
+import { readManifest } from "../manifest.ts";
 import { IdentityBook } from "./mesh_identities.ts";
 import { type DataPath, type Fault, pathText, Shape } from "./shape.ts";
 
@@ -358,17 +359,22 @@ class Reader {
   }
 
   #readPolicyFile(path: string, fail: (message: string) => void): void {
-    let documents: ReturnType<typeof parseAllDocuments>;
+    let text: string;
     try {
-      documents = parseAllDocuments(readFileSync(path, "utf8"));
+      text = readFileSync(path, "utf8");
     } catch (error) {
       return fail(`names "${path}", which cannot be read: ${messageOf(error)}`);
     }
-    for (const document of Array.isArray(documents) ? documents : []) {
-      const wrong = document.errors[0];
-      if (wrong !== undefined) return fail(`names "${path}": ${wrong.message.split("\n")[0]}`);
-      const data: unknown = document.toJS();
-      if (data !== null) this.#putPolicy(data, (message) => fail(`names "${path}", where a document ${message}`));
+    const manifest = readManifest(text);
+    if ("errors" in manifest) {
+      for (const { message, position } of manifest.errors) fail(`names "${path}", line ${position.line}: ${message}`);
+      return;
+    }
+    for (const { value, position } of manifest.documents) {
+      this.#putPolicy(
+        value,
+        (message) => fail(`names "${path}", where the document of line ${position.line} ${message}`),
+      );
     }
   }
 

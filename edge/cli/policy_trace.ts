@@ -5,7 +5,7 @@ import { nearest } from "../config.ts";
 import { EdgeError, EXIT_OK } from "../errors.ts";
 import { readManifest } from "../manifest.ts";
 import { readAgentWorld } from "../policy/agent_world.ts";
-import { makeWorld, readPolicies } from "../policy/make_world.ts";
+import { makeWorld, readScenarioPolicies } from "../policy/make_world.ts";
 import { readScenarios } from "../policy/read_scenario.ts";
 import { PROTOCOL_NUMBERS, type Scenario } from "../policy/scenario.ts";
 import { traceFlow, traceLines } from "../policy/trace.ts";
@@ -52,7 +52,7 @@ async function agentMesh(context: CommandContext): Promise<Mesh> {
 
 async function scenarioMesh(context: CommandContext, file: string): Promise<Mesh> {
   const scenario = await findScenario(context, file);
-  const { policies, refused } = readPolicies(scenario.policies);
+  const { policies, refused } = readScenarioPolicies(scenario);
   const wrong = refused[0];
   if (wrong !== undefined) {
     const { path, message } = wrong.errors[0]!;

@@ -9,6 +9,8 @@ import { RESERVED_LABELS, reservedOfName } from "../../src/identity/reserved.ts"
 import type { PolicyError } from "../../src/policy/errors.ts";
 import { keyOfPolicy, type Policy } from "../../src/policy/model.ts";
 import { readPolicy } from "../../src/policy/read_policy.ts";
+import { refusedByFlags } from "./flags.ts";
+import { withoutInertSections } from "./flavor.ts";
 import { isReservedRef } from "./read_probe.ts";
 import type { Scenario, ScenarioEndpoint } from "./scenario.ts";
 import { PolicyWorld, type WorldEnd, type WorldEndpoint } from "./world.ts";
@@ -23,6 +25,17 @@ export interface RefusedPolicy {
 export interface ReadPolicies {
   readonly policies: ReadonlyMap<string, Policy>;
   readonly refused: readonly RefusedPolicy[];
+}
+
+/** Reads all documents of a scenario, with what its flavor and its flags make of them. */
+export function readScenarioPolicies({ policies, flavor, config }: Scenario): ReadPolicies {
+  const off = policies.flatMap((document): RefusedPolicy[] => {
+    const errors = refusedByFlags(document, config);
+    return errors.length === 0 ? [] : [{ name: nameOf(document), errors }];
+  });
+  if (off.length > 0) return { policies: new Map(), refused: off };
+  const read = readPolicies(policies);
+  return flavor === "cilium" || read.refused.length > 0 ? read : readPolicies(policies.map(withoutInertSections));
 }
 
 /** Reads all documents. Policies of one name are told apart by a number: order does not matter, and none replaces another. */
@@ -64,12 +77,15 @@ export interface ScenarioWorld {
   readonly find: (ref: string) => WorldEnd | undefined;
 }
 
+/** ClusterNetworkPolicy and its forerunners. */
+const CLUSTER_KINDS = ["ClusterNetworkPolicy", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy"];
+
 /** @returns a reason when the scenario needs what this release does not have */
 export function makeWorld(
   scenario: Scenario,
   policies: ReadonlyMap<string, Policy>,
 ): ScenarioWorld | { readonly unsupported: string } {
-  const reason = unsupportedConfig(scenario, policies);
+  const reason = unsupportedConfig(scenario);
   if (reason !== undefined) return { unsupported: reason };
   const { config } = scenario;
   const numbers = new Identities(config.localCluster);
@@ -87,23 +103,26 @@ export function makeWorld(
       enforcementMode: config.enforcementMode,
       defaultLocalCluster: config.policyDefaultLocalCluster,
       allowLocalhost: config.allowLocalhost,
+      auditMode: config.auditMode,
+      cidrMatchMode: config.policyCIDRMatchMode,
+      flavor: scenario.flavor === "cilium" ? "cilium" : "kubernetes",
     },
-  };
+  } as const;
+  // Cilium does not look at them unless it is told to
+  const areWatched = config.clusterNetworkPolicy || scenario.flavor === "kcnp";
+  const inForce = new Map([...policies].filter(([, { kind }]) => areWatched || !CLUSTER_KINDS.includes(kind)));
   return {
-    world: new PolicyWorld({ settings, endpoints, policies }),
+    world: new PolicyWorld({ settings, endpoints, policies: inForce }),
     find: (ref) => byRef.get(ref) ?? reservedEnd(ref),
   };
 }
 
 /** What of the configuration changes the answer in a way that the engine does not know. */
-function unsupportedConfig({ config, flavor }: Scenario, policies: ReadonlyMap<string, Policy>): string | undefined {
-  const rules = [...policies.values()].flatMap(({ specs }) => specs.flatMap((spec) => spec.rules));
-  const hasPrefixes = rules.some(({ peers }) => peers?.some(({ kind }) => kind === "cidr"));
-  if (config.policyCIDRMatchMode.length > 0 && hasPrefixes) return "policyCIDRMatchMode is not supported yet";
-  if (config.auditMode) return "auditMode is not supported yet";
+function unsupportedConfig({ config, cidrGroups, services, dnsCache }: Scenario): string | undefined {
   if (config.hostFirewall) return "hostFirewall is not supported yet";
-  if (flavor !== "cilium") return `flavor ${flavor} is not supported yet`;
-  return undefined;
+  if (cidrGroups.length > 0) return "cidrGroups are not supported yet";
+  if (services.length > 0) return "services are not supported yet";
+  return dnsCache.length > 0 ? "dnsCache is not supported yet" : undefined;
 }
 
 /** Numbers for label sets: those of pods whose named ports differ are different ones, as in Cilium 1.20. */

@@ -5,10 +5,17 @@
 import { formatAddress } from "../../src/ip/address.ts";
 import type { PolicyError } from "../../src/policy/errors.ts";
 import { FORWARD } from "../../src/verdict.ts";
-import { isUnsupported, makeWorld, readPolicies, type RefusedPolicy, type ScenarioWorld } from "./make_world.ts";
+import {
+  isUnsupported,
+  makeWorld,
+  type ReadPolicies,
+  readScenarioPolicies,
+  type RefusedPolicy,
+  type ScenarioWorld,
+} from "./make_world.ts";
 import { ruleText, verdictText } from "./rule_text.ts";
 import { type Probe, type ProbeEnd, probeText, PROTOCOL_NUMBERS, type Scenario } from "./scenario.ts";
-import type { Step } from "./world.ts";
+import type { Judgement, Step } from "./world.ts";
 
 /** One thing that is not as expected. */
 export interface Failure {
@@ -35,7 +42,7 @@ export interface CaseResult {
 /** Runs one scenario. Never throws for what its author wrote. */
 export function runScenario(scenario: Scenario): CaseResult {
   const { id, isContested, question } = scenario;
-  const read = readPolicies(scenario.policies);
+  const read = readScenarioPolicies(scenario);
   const result = question.kind === "probes"
     ? runProbes(scenario, question.probes, read)
     : question.kind === "valid"
@@ -82,7 +89,7 @@ function errorText({ path, message }: PolicyError): string {
 function runProbes(
   scenario: Scenario,
   probes: readonly Probe[],
-  { policies, refused }: ReturnType<typeof readPolicies>,
+  { policies, refused }: ReadPolicies,
 ): Outcome {
   const wrong = refused.find(({ errors }) => errors.some((error) => !isUnsupported(error)));
   if (wrong !== undefined) return failAll(scenario, probes, `policy refused: ${refusalText(wrong)}`);
@@ -117,21 +124,30 @@ function runProbe(id: string, probe: Probe, made: ScenarioWorld): Failure | unde
   const { port, side, isReply } = probe;
   const flow = { from: end(probe.from), to: end(probe.to), protocol: PROTOCOL_NUMBERS[probe.proto], port, side };
   // a reply belongs to a flow that was admitted: no rule is asked
-  const { verdict, steps } = isReply ? { verdict: FORWARD, steps: [] } : made.world.judge(flow);
+  const judged = isReply ? ADMITTED : made.world.judge(flow);
+  const { verdict, audited, steps } = judged;
   checkAgainstRules(steps);
   const isAsExpected = (verdict === FORWARD) === (probe.expect === "allow") &&
-    (verdict === FORWARD || probe.dropReason === undefined || probe.dropReason === verdict) &&
-    (probe.verdict === undefined || probe.verdict === (verdict === FORWARD ? "FORWARDED" : "DROPPED"));
+    (probe.dropReason === undefined || probe.dropReason === (verdict || audited)) &&
+    (probe.verdict === undefined || probe.verdict === flowVerdict(judged));
   if (isAsExpected) return undefined;
-  const deciding = steps.find((step) => step.verdict !== FORWARD) ?? steps.find(({ decidedBy }) => decidedBy);
+  const deciding = steps.find((step) => step.verdict !== FORWARD || step.audited !== FORWARD) ??
+    steps.find(({ decidedBy }) => decidedBy);
   return {
     id,
     probe: probe.given,
     probeText: probeText(probe, endText),
     expected: expectedText(probe),
-    got: verdictText(verdict),
+    got: audited === FORWARD ? verdictText(verdict) : `${verdictText(verdict)} (AUDIT of ${audited})`,
     decidedBy: deciding?.decidedBy === undefined ? null : ruleText(deciding.decidedBy),
   };
+}
+
+const ADMITTED: Judgement = { verdict: FORWARD, audited: FORWARD, steps: [], isLoopback: false };
+
+/** As flow records call it. */
+function flowVerdict({ verdict, audited }: Judgement): string {
+  return verdict !== FORWARD ? "DROPPED" : audited !== FORWARD ? "AUDIT" : "FORWARDED";
 }
 
 /** The compiled table and the rules one by one must say the same: if not, it is a bug of ours, and no answer is to be trusted. */

@@ -5,7 +5,15 @@
 import type { Labels } from "../../src/identity/labels.ts";
 import type { IpAddress } from "../../src/ip/address.ts";
 import { type EngineSettings, type Explanation, PolicyEngine, type RuleRef } from "../../src/policy/engine.ts";
-import { EGRESS, INGRESS, type NamedPort, type Policy } from "../../src/policy/model.ts";
+import {
+  EGRESS,
+  INGRESS,
+  type NamedPort,
+  type Policy,
+  PROTOCOL_ICMP,
+  PROTOCOL_ICMPV6,
+} from "../../src/policy/model.ts";
+import { auditedVerdict } from "../../src/policy/decision.ts";
 import { PolicyTable } from "../../src/policy/table.ts";
 import { FORWARD, type Verdict } from "../../src/verdict.ts";
 import { addressKey } from "./read_values.ts";
@@ -41,6 +49,8 @@ export interface Step {
   /** identity of the other end, as this one sees it */
   readonly identity: number;
   readonly verdict: Verdict;
+  /** the drop that audit mode held back, else FORWARD */
+  readonly audited: Verdict;
   readonly decidedBy: RuleRef | undefined;
   readonly isEnforced: boolean;
   /** the same by going through the rules one by one */
@@ -50,6 +60,8 @@ export interface Step {
 export interface Judgement {
   /** that of the first end that drops it */
   readonly verdict: Verdict;
+  /** the first drop that audit mode held back, else FORWARD */
+  readonly audited: Verdict;
   /** the ends that were asked, in the order in which a packet meets them; those that no policy can select are not */
   readonly steps: readonly Step[];
   /** it never leaves the endpoint, so nobody was asked */
@@ -88,28 +100,44 @@ export class PolicyWorld {
   /** Whether the first packet of a flow passes: out of its source, then into its destination. */
   judge(flow: Flow): Judgement {
     const { from, to, side } = flow;
-    if (from === to) return { verdict: FORWARD, steps: [], isLoopback: true };
+    if (from === to) return { verdict: FORWARD, audited: FORWARD, steps: [], isLoopback: true };
     const steps: Step[] = [];
     if (side !== "ingress" && isSubject(from)) steps.push(this.#ask("egress", from, to, flow));
     if (side !== "egress" && isSubject(to)) steps.push(this.#ask("ingress", to, from, flow));
     const drop = steps.find(({ verdict }) => verdict !== FORWARD);
-    return { verdict: drop?.verdict ?? FORWARD, steps, isLoopback: false };
+    const audited = steps.find((step) => step.audited !== FORWARD);
+    return { verdict: drop?.verdict ?? FORWARD, audited: audited?.audited ?? FORWARD, steps, isLoopback: false };
   }
 
-  #ask(side: Step["side"], subject: WorldEndpoint, other: WorldEnd, { protocol, port }: Flow): Step {
+  #ask(side: Step["side"], subject: WorldEndpoint, other: WorldEnd, flow: Flow): Step {
+    const { protocol, port } = flow;
     const { engine, table } = this.#subjectOf(subject);
     const direction = side === "ingress" ? INGRESS : EGRESS;
-    const identity = "identity" in other ? other.identity : engine.identityOfOutside(other.address);
+    const identity = this.#identityOf(other, engine, flow);
     const verdict = table.lookup(direction, identity, protocol, port);
     return {
       side,
       subject,
       identity,
       verdict,
+      audited: auditedVerdict(table.kind),
       decidedBy: table.decidedBy < 0 ? undefined : engine.ruleOf(table.decidedBy),
       isEnforced: table.isEnforced(direction),
       explain: () => engine.explain(direction, identity, protocol, port),
     };
+  }
+
+  /** As the datapath's ipcache would say: an address of the mesh may have an identity of its own where prefixes can mean it. */
+  #identityOf(other: WorldEnd, engine: PolicyEngine, flow: Flow): number {
+    if (!("identity" in other)) return engine.identityOfOutside(other.address);
+    const address = this.#canPrefixesMean(other) ? addressIn(other, flow) : undefined;
+    return address === undefined ? other.identity : engine.identityOfOutside(address);
+  }
+
+  #canPrefixesMean(endpoint: WorldEndpoint): boolean {
+    const { cidrMatchMode, flavor } = this.#input.settings.policy;
+    const isNode = NODE_LABELS.some((label) => label in endpoint.labels);
+    return flavor === "kubernetes" || (cidrMatchMode ?? []).includes(isNode ? "nodes" : "pods");
   }
 
   #subjectOf(endpoint: WorldEndpoint): Subject {
@@ -122,13 +150,25 @@ export class PolicyWorld {
     const engine = new PolicyEngine();
     engine.setSettings(this.#input.settings);
     engine.setSubject({ labels, identity, namespace, namedPorts });
-    for (const other of this.#input.endpoints) engine.putIdentity(other.identity, other.labels, other.namedPorts);
+    for (const other of this.#input.endpoints) {
+      engine.putIdentity(other.identity, other.labels, other.namedPorts);
+      for (const address of other.addresses) engine.putAddress(address, other.identity);
+    }
     for (const [key, policy] of this.#input.policies) engine.putPolicy(key, policy);
     const table = new PolicyTable();
     const update = engine.takeUpdate();
     if (update !== undefined) table.apply(update);
     return { engine, table };
   }
+}
+
+const NODE_LABELS = ["reserved:host", "reserved:remote-node", "reserved:kube-apiserver"];
+
+/** The endpoint's address in the family of the flow; its first one where any will do. */
+function addressIn(endpoint: WorldEndpoint, { from, to, protocol }: Flow): IpAddress | undefined {
+  const outside = [from, to].flatMap((end) => "identity" in end ? [] : [end.address.length])[0];
+  const octets = outside ?? (protocol === PROTOCOL_ICMPV6 ? 16 : protocol === PROTOCOL_ICMP ? 4 : undefined);
+  return endpoint.addresses.find(({ length }) => octets === undefined || length === octets);
 }
 
 function isSubject(end: WorldEnd): end is WorldEndpoint {
