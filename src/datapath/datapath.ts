@@ -129,7 +129,7 @@ export class Datapath {
       this.#expireAtMs = nowMs + EXPIRE_EVERY_MS;
       conntrack.expire(nowMs, EXPIRE_BUDGET);
     }
-    if (wireguard.outbox.count > 0 || wireguard.abandoned.count > 0) this.#finish(nowMs);
+    if (wireguard.outbox.count + wireguard.ready.count + wireguard.abandoned.count > 0) this.#finish(nowMs);
     return next;
   }
 

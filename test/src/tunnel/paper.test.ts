@@ -389,6 +389,15 @@ describe("§6.6 persistent keepalive", () => {
     expect(a.timesOf(INITIATION).length).toBeGreaterThan(100);
   });
 
+  it("comes again when one could not be sent, for want of an address", () => {
+    use(new WireGuardPair(ciphers, { a: { keepaliveSeconds: 25, endpoint: undefined } }));
+    pair.run(60 * SECOND);
+    expect(a.sent).toEqual([]);
+    a.knows(b, { keepaliveSeconds: 25 });
+    pair.run(25 * SECOND);
+    expect(b.wireguard.hasSession(toA, pair.nowMs)).toBe(true);
+  });
+
   it("stops when it is switched off", () => {
     withKeepalive();
     pair.run(100);
@@ -570,6 +579,29 @@ describe("two initiations that cross", () => {
       const counts = [a.timesOf(INITIATION).length, b.timesOf(INITIATION).length].sort();
       expect(counts).toEqual([1, 5]);
       expect(a.drops.size + b.drops.size).toBe(0);
+    }
+  });
+
+  it("end with the first session that is confirmed: a response that comes later is not taken", () => {
+    cut(a); // a's initiation is late
+    a.send(toB, 1);
+    const late = a.last(INITIATION)!.bytes;
+    join();
+    b.send(toA, 2);
+    pair.run(15); // a has answered b, and b will confirm
+    expect(b.receive(late, a.address)).toBe(FORWARD);
+    const response = b.last(RESPONSE)!.bytes;
+    cut(b);
+    expect(a.receive(captureConfirmation(), b.address)).toBe(FORWARD);
+    expect(toB.pending).toBeUndefined();
+    expect(a.receive(response, b.address)).toBe(DROP_STALE_HANDSHAKE);
+    expect(toB.current!.isInitiator).toBe(false);
+
+    /** b's first message on its own session: a's response has come. */
+    function captureConfirmation(): Uint8Array {
+      b.keepsData = true;
+      b.receive(a.last(RESPONSE)!.bytes, a.address);
+      return b.last(KEEPALIVE)!.bytes;
     }
   });
 
