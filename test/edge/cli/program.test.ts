@@ -50,11 +50,14 @@ suite("parseCommand (commander 15 wants Node 22 or newer)", () => {
     expect((await parse("status", "--wait", "--timeout", "5s"))!.options.has("wait")).toBe(true);
     expect((await parse("apply", "-f", "a", "-f", "-"))!.options.get("filename")).toEqual(["a", "-"]);
     expect((await parse("get"))!.args).toEqual([]);
+    const several = await parse("policy", "test", "a.yaml", "b.yaml", "--strict", "-o", "json");
+    expect([several!.args, several!.options.has("strict")]).toEqual([["a.yaml", "b.yaml"], true]);
   });
 
   it.each([
     [["statsu"], /Did you mean status/],
     [["ping"], /missing required argument 'target'/],
+    [["policy", "validate"], /missing required argument 'file'/],
     [["peers", "x"], /too many arguments/],
     [["status", "--wat"], /unknown option '--wat'/],
     [["hub"], /./],

@@ -25,6 +25,12 @@ describe.each(readdirSync(FOLDER).filter((name) => name.endsWith(".yaml")))("%s"
       .toEqual([]);
   });
 
-  const waiting = results.flatMap(({ id, unsupported }) => unsupported === undefined ? [] : [`${id}: ${unsupported}`]);
-  it.skip.each(waiting)("not yet: %s", () => {});
+  // A case that the engine cannot judge yet says so, and is never counted as passed. It starts to be judged by itself.
+  const waiting = results.filter(({ unsupported }) => unsupported !== undefined);
+  if (waiting.length > 0) {
+    it.each(waiting)("$id is reported as unsupported, with a reason", ({ unsupported, failures }) => {
+      expect(unsupported).toMatch(/not (yet )?supported|is off|unknown/i);
+      expect(failures).toEqual([]);
+    });
+  }
 });
