@@ -43,7 +43,7 @@ export type TunnelProtocol = "geneve" | "vxlan";
 export const TEMPLATE_BYTES = 80;
 
 const TUNNEL_TTL = 64;
-/** Locally administered, unicast: Cilium rewrites both on delivery and looks at neither. */
+/** The first four octets; destination 00:02:00:00:00:01, source 00:02:00:01:00:01. Any unicast pair does: Cilium looks at neither. */
 const INNER_DESTINATION_MAC = 0x0002_0000;
 const INNER_SOURCE_MAC = 0x0002_0001;
 
