@@ -32,12 +32,15 @@ export const DROP_UNSUPPORTED_L2 = 166;
 export const DROP_INVALID_IDENTITY = 171;
 export const DROP_UNKNOWN_SENDER = 172;
 export const DROP_FORBIDDEN_ICMP6 = 176;
+export const DROP_NO_PROXY = 180;
 export const DROP_POLICY_DENY = 181;
 export const DROP_INVALID_VNI = 183;
 export const DROP_INVALID_CLUSTER_ID = 192;
 export const DROP_UNENCRYPTED = 195;
 export const DROP_TTL_EXCEEDED = 196;
 export const DROP_NOT_READY = 202;
+/** Policy's answer for a flow that a proxy has to judge: whoever has no proxy drops it. */
+export const REDIRECT = 205;
 
 // Ours
 export const DROP_REPLAYED = 300;
@@ -64,6 +67,7 @@ export const DROP_CONTROL_MESSAGE = 320;
 export const DROP_TOO_MANY_SEGMENTS = 321;
 export const DROP_BAD_OFFLOAD_HEADER = 322;
 export const DROP_TRUNCATED = 323;
+export const DROP_PROXY_REFUSED = 324;
 
 /** Every drop reason with the name that counters, logs, metrics and pages print, and a sentence for people. */
 export const REASONS: ReadonlyMap<Verdict, { readonly name: string; readonly text: string }> = new Map([
@@ -87,12 +91,14 @@ export const REASONS: ReadonlyMap<Verdict, { readonly name: string; readonly tex
   [DROP_INVALID_IDENTITY, { name: "INVALID_IDENTITY", text: "Invalid identity" }],
   [DROP_UNKNOWN_SENDER, { name: "UNKNOWN_SENDER", text: "Unknown sender" }],
   [DROP_FORBIDDEN_ICMP6, { name: "FORBIDDEN_ICMP6", text: "Forbidden ICMPv6 message" }],
+  [DROP_NO_PROXY, { name: "NO_PROXY", text: "No proxy can judge this flow" }],
   [DROP_POLICY_DENY, { name: "POLICY_DENY", text: "Policy denied by a deny rule" }],
   [DROP_INVALID_VNI, { name: "INVALID_VNI", text: "Invalid VNI" }],
   [DROP_INVALID_CLUSTER_ID, { name: "INVALID_CLUSTER_ID", text: "Invalid cluster ID" }],
   [DROP_UNENCRYPTED, { name: "UNENCRYPTED", text: "Traffic is unencrypted" }],
   [DROP_TTL_EXCEEDED, { name: "TTL_EXCEEDED", text: "TTL exceeded" }],
   [DROP_NOT_READY, { name: "NOT_READY", text: "Closed until the first policy sync" }],
+  [REDIRECT, { name: "REDIRECT", text: "Handed to a proxy" }],
   [DROP_REPLAYED, { name: "REPLAYED", text: "WireGuard counter seen before or too old" }],
   [DROP_NO_SESSION, { name: "NO_SESSION", text: "No WireGuard session of that index" }],
   [DROP_BAD_TAG, { name: "BAD_TAG", text: "Authentication tag does not verify" }],
@@ -117,6 +123,7 @@ export const REASONS: ReadonlyMap<Verdict, { readonly name: string; readonly tex
   [DROP_TOO_MANY_SEGMENTS, { name: "TOO_MANY_SEGMENTS", text: "Superpacket has more segments than a batch holds" }],
   [DROP_BAD_OFFLOAD_HEADER, { name: "BAD_OFFLOAD_HEADER", text: "Virtio header does not fit its packet" }],
   [DROP_TRUNCATED, { name: "TRUNCATED", text: "Datagram was larger than its slot" }],
+  [DROP_PROXY_REFUSED, { name: "PROXY_REFUSED", text: "Refused by an L7 rule" }],
 ]);
 
 /** The printed name of a verdict: "FORWARD", a reason's name, or "REASON_<n>" for a number nobody defined. */

@@ -16,6 +16,7 @@ export type DatapathCommand =
   | PutIp
   | { readonly op: "removeIp"; readonly prefix: IpPrefix }
   | { readonly op: "policy"; readonly update: PolicyUpdate }
+  | SetProxy
   | Ping;
 
 /** This node. Sent first, and again when something changes. */
@@ -47,9 +48,24 @@ export interface PutPeer {
 export interface PutIp {
   readonly op: "ip";
   readonly prefix: IpPrefix;
+  /** what policy judges by */
   readonly identity: number;
+  /** what the sender puts into the VNI, where that is another number: `identity` is then one of this node's own scope */
+  readonly wireIdentity?: number;
   /** the peer that it is behind; none: known, not reachable */
   readonly peer?: Uint8Array;
+}
+
+/**
+ * Where this node's proxies listen, on its mesh addresses. Flows that policy hands to a proxy that does not run are dropped
+ * (NO_PROXY). Off until it is sent.
+ */
+export interface SetProxy {
+  readonly op: "proxy";
+  /** TCP port of the HTTP proxy, 0 = not running */
+  readonly http: number;
+  /** UDP and TCP port of the DNS proxy, 0 = not running */
+  readonly dns: number;
 }
 
 /** Sends one ICMP echo request from the mesh address of the family, through every step of the egress path. */

@@ -8,6 +8,8 @@
  *     namespace/<name>             NamespaceEntry
  *     ip/<prefix>                  IpEntry: prefixes beyond the members' own addresses
  *     policy/<kind>/<ns>/<name>    a Kubernetes object as plain JSON data; <ns> is empty for a cluster-wide kind
+ *     cidrgroup/<name>             a CiliumCIDRGroup as plain JSON data
+ *     service/<ns>/<name>          ServiceEntry
  *
  * Values are plain data: msgpackr and structured clone carry them unchanged. Octet strings are `Uint8Array`.
  */
@@ -30,6 +32,21 @@ export interface PolicySettings {
   /** selectors without a cluster label match the local cluster only (`policy-default-local-cluster`) */
   readonly defaultLocalCluster: boolean;
   readonly allowLocalhost: "always" | "policy";
+  // Absent is off, or the default: a state that an older hub wrote has none of them.
+  readonly auditMode?: boolean;
+  readonly cidrMatchMode?: readonly ("nodes" | "pods")[];
+  readonly hostFirewall?: boolean;
+  /** how names are learned (`tofqdns-...`) */
+  readonly fqdn?: FqdnSettings;
+}
+
+export interface FqdnSettings {
+  /** answers are kept at least so long, seconds; 0 when absent */
+  readonly minTtlSeconds?: number;
+  /** addresses kept for one name, 1000 when absent */
+  readonly maxIpsPerName?: number;
+  /** what a refused query is answered with; `refused` when absent */
+  readonly rejectCode?: "refused" | "nameError";
 }
 
 export interface MeshSettings {
@@ -97,7 +114,23 @@ export interface IpEntry {
 /** A Kubernetes document as data, already accepted by the hub's validation; the member validates again. */
 export type PolicyDocument = Readonly<Record<string, unknown>>;
 
-export type EntryValue = MeshSettings | SignedRecord | IdentityEntry | NamespaceEntry | IpEntry | PolicyDocument;
+/** A Kubernetes service, as far as policies (`toServices`) need it. */
+export interface ServiceEntry {
+  readonly labels: Readonly<Record<string, string>>;
+  /** labels of the pods behind it; absent: the addresses are */
+  readonly selector?: Readonly<Record<string, string>>;
+  /** endpoints, canonical text */
+  readonly addresses: readonly string[];
+}
+
+export type EntryValue =
+  | MeshSettings
+  | SignedRecord
+  | IdentityEntry
+  | NamespaceEntry
+  | IpEntry
+  | PolicyDocument
+  | ServiceEntry;
 
 /** The whole state for one member at a revision. What is not listed is gone. */
 export interface SnapshotFrame {

@@ -141,6 +141,7 @@ function bindPeer(peer: Peer, binding: Binding): BoundPeer[] {
   if (peer.kind === "selector") {
     return [asPeer(bindSelector(peer.selector, binding.defaultLocalCluster ? binding.cluster : undefined))];
   }
+  if (peer.kind !== "cidr") return []; // nobody, until it can be resolved
   return [asCidr(peer.prefix, peer.except, peer.isStandard ? binding.standardMatching : binding.matching)];
 }
 

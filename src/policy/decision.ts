@@ -4,9 +4,9 @@
  *     key       0 (8)     | protocol (8) | port or ICMP type (16)
  *     decision  rule + 1 (29)                        | kind (3)
  *
- * rule + 1 is 0 where no rule decided. Kinds 6 and 7 are free for what is to come.
+ * rule + 1 is 0 where no rule decided. Kind 7 is free for what is to come.
  */
-import { DROP_POLICY_DENIED, DROP_POLICY_DENY, FORWARD, type Verdict } from "../verdict.ts";
+import { DROP_POLICY_DENIED, DROP_POLICY_DENY, FORWARD, REDIRECT, type Verdict } from "../verdict.ts";
 
 /** allowed, by a rule or because nothing closes the direction */
 export const KIND_FORWARD = 0;
@@ -19,6 +19,11 @@ export const KIND_DENY = 2;
 export const KIND_AUDIT_NO_RULE = 3;
 /** audit mode: forwarded, though a deny rule matches */
 export const KIND_AUDIT_DENY = 4;
+
+/** allowed as far as the HTTP proxy allows it; the rule is the first of those that the proxy judges by */
+export const KIND_HTTP = 5;
+/** the same for the DNS proxy */
+export const KIND_DNS = 6;
 
 export const KIND_BITS = 3;
 export const KIND_MASK = 7;
@@ -35,8 +40,8 @@ export const VERDICT_OF_KIND: readonly Verdict[] = [
   DROP_POLICY_DENY,
   FORWARD,
   FORWARD,
-  DROP_POLICY_DENIED,
-  DROP_POLICY_DENIED,
+  REDIRECT,
+  REDIRECT,
   DROP_POLICY_DENIED,
 ];
 

@@ -69,7 +69,56 @@ export type Peer =
     readonly except: readonly IpPrefix[];
     /** from an API of Kubernetes itself, where plain semantics match addresses inside the cluster too */
     readonly isStandard?: boolean;
-  };
+  }
+  /** The prefixes of CiliumCIDRGroups, by name or by labels, without the holes. An unknown group has none. */
+  | {
+    readonly kind: "cidrGroup";
+    readonly group: string | Selector;
+    readonly except: readonly IpPrefix[];
+  }
+  /** What stands behind Kubernetes services: the members that a service's selector names, or its endpoints' addresses. */
+  | {
+    readonly kind: "service";
+    readonly service: string | Selector;
+    /** empty: every namespace */
+    readonly namespace: string;
+  }
+  /** Addresses that were learned for names; egress only. */
+  | {
+    readonly kind: "fqdn";
+    /** as `readPattern` of src/fqdn gives it; a name is a pattern without stars */
+    readonly pattern: string;
+  }
+  /** Nodes by their node labels (`fromNodes`, `toNodes`). */
+  | { readonly kind: "node"; readonly selector: Selector };
+
+/** Which HTTP requests a port rule lets through. What is absent matches everything; `headers` must all hold. */
+export interface HttpRule {
+  /** regular expressions (RE2) that must cover the whole value */
+  readonly method?: string;
+  readonly path?: string;
+  readonly host?: string;
+  readonly headers: readonly HeaderMatch[];
+}
+
+/** A condition on a header; without a value its presence. */
+export interface HeaderMatch {
+  readonly name: string;
+  readonly value?: string;
+  /** the rule matches all the same, and this is done; absent: a mismatch fails the rule */
+  readonly mismatch?: "LOG" | "ADD" | "DELETE" | "REPLACE";
+}
+
+/** Which names may be asked for. */
+export interface DnsRule {
+  /** as `readPattern` of src/fqdn gives it */
+  readonly pattern: string;
+}
+
+/** What a proxy has to judge on the ports of a rule. Alternatives: one that matches is enough. */
+export type L7Rules =
+  | { readonly kind: "http"; readonly rules: readonly HttpRule[] }
+  | { readonly kind: "dns"; readonly rules: readonly DnsRule[] };
 
 /** A range of ports (or ICMP types) of one protocol. */
 export interface PortRange {
@@ -101,6 +150,8 @@ export interface Rule {
   /** `undefined`: every protocol and port. With an empty `names`, an empty list: nothing. */
   readonly ports: readonly PortRange[] | undefined;
   readonly names: readonly PortName[];
+  /** an allow that a proxy completes; absent: all of it is allowed */
+  readonly l7?: L7Rules;
   /** where it stands in its object, e.g. "spec.ingress[0]" */
   readonly path: string;
 }
@@ -108,6 +159,8 @@ export interface Rule {
 /** What one object says about one set of subjects. */
 export interface PolicySpec {
   readonly subject: Selector;
+  /** the subject is the host of nodes with these node labels (`nodeSelector`), never an endpoint */
+  readonly isForNodes?: boolean;
   /** it has rules, or closes that direction: the subject counts as selected in it */
   readonly hasIngress: boolean;
   readonly hasEgress: boolean;
@@ -153,6 +206,8 @@ export interface PolicySettings {
    * cluster. `cilium` when absent.
    */
   readonly flavor?: "cilium" | "kubernetes";
+  /** policies with a nodeSelector hold for hosts (`enable-host-firewall`); off when absent */
+  readonly hostFirewall?: boolean;
 }
 
 export type CidrMatch = "nodes" | "pods";
