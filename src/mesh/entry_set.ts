@@ -11,6 +11,7 @@ import type {
   MeshSettings,
   NamespaceEntry,
   PolicyDocument,
+  ServiceEntry,
   StateFrame,
 } from "./entries.ts";
 import { equalData } from "./equal_data.ts";
@@ -44,7 +45,9 @@ type Parsed =
   | { readonly kind: "identity"; readonly id: number; readonly value: IdentityEntry }
   | { readonly kind: "namespace"; readonly id: string; readonly value: NamespaceEntry }
   | { readonly kind: "ip"; readonly id: string; readonly value: IpEntry }
-  | { readonly kind: "policy"; readonly id: string; readonly value: PolicyDocument };
+  | { readonly kind: "policy"; readonly id: string; readonly value: PolicyDocument }
+  | { readonly kind: "cidrgroup"; readonly id: string; readonly value: PolicyDocument }
+  | { readonly kind: "service"; readonly id: string; readonly value: ServiceEntry };
 
 interface StagedPut {
   readonly raw: EntryValue;
@@ -70,6 +73,10 @@ export interface Committed {
   readonly namespaces: Changes<string, NamespaceEntry>;
   /** by "<kind>/<ns>/<name>" */
   readonly policies: Changes<string, PolicyDocument>;
+  /** by name */
+  readonly cidrGroups: Changes<string, PolicyDocument>;
+  /** by "<ns>/<name>" */
+  readonly services: Changes<string, ServiceEntry>;
 }
 
 /** Whose record is whose, and who signs. */
@@ -92,6 +99,8 @@ export class EntrySet {
   readonly #namespaces = new Map<string, NamespaceEntry>();
   readonly #ips = new Map<string, IpEntry>();
   readonly #policies = new Map<string, PolicyDocument>();
+  readonly #cidrGroups = new Map<string, PolicyDocument>();
+  readonly #services = new Map<string, ServiceEntry>();
   #settings: MeshSettings | undefined;
 
   constructor(options: EntrySetOptions) {
@@ -123,6 +132,16 @@ export class EntrySet {
   /** by "<kind>/<ns>/<name>" */
   get policies(): ReadonlyMap<string, PolicyDocument> {
     return this.#policies;
+  }
+
+  /** CiliumCIDRGroups by name */
+  get cidrGroups(): ReadonlyMap<string, PolicyDocument> {
+    return this.#cidrGroups;
+  }
+
+  /** by "<ns>/<name>" */
+  get services(): ReadonlyMap<string, ServiceEntry> {
+    return this.#services;
   }
 
   /** key and reason of every entry that is refused */
@@ -182,6 +201,10 @@ export class EntrySet {
         return { kind, id: read.readPrefixText(rest, "key"), value: read.readIpEntry(value) };
       case "policy":
         return { kind, id: rest, value: read.readPolicyDocument(rest, value) };
+      case "cidrgroup":
+        return { kind, id: rest, value: read.readCidrGroupDocument(rest, value) };
+      case "service":
+        return { kind, id: read.readServiceName(rest), value: read.readServiceEntry(value) };
       default:
         throw new RangeError(`"${kind}" is a kind that this release does not know`);
     }
@@ -263,6 +286,10 @@ export class EntrySet {
         return this.#ips as Map<string | number, unknown>;
       case "policy":
         return this.#policies as Map<string | number, unknown>;
+      case "cidrgroup":
+        return this.#cidrGroups as Map<string | number, unknown>;
+      case "service":
+        return this.#services as Map<string | number, unknown>;
     }
   }
 }
@@ -270,8 +297,13 @@ export class EntrySet {
 function summarise(
   changes: Iterable<{ before: Parsed | undefined; after: Parsed | undefined }>,
 ): Omit<Committed, "refused"> {
-  const puts = { identity: [] as unknown[], namespace: [] as unknown[], policy: [] as unknown[] };
-  const deletes = { identity: [] as unknown[], namespace: [] as unknown[], policy: [] as unknown[] };
+  const byKind = {
+    identity: noChanges(),
+    namespace: noChanges(),
+    policy: noChanges(),
+    cidrgroup: noChanges(),
+    service: noChanges(),
+  };
   const ips = new Set<string>();
   let isSettingsChanged = false;
   let isMembersChanged = false;
@@ -281,17 +313,23 @@ function summarise(
     if (parsed.kind === "settings") isSettingsChanged = true;
     else if (parsed.kind === "member") isMembersChanged = true;
     else if (parsed.kind === "ip") ips.add(parsed.id);
-    else if (after !== undefined) puts[parsed.kind].push([parsed.id, parsed.value]);
-    else deletes[parsed.kind].push(parsed.id);
+    else if (after !== undefined) byKind[parsed.kind].puts.push([parsed.id, parsed.value]);
+    else byKind[parsed.kind].deletes.push(parsed.id);
   }
   return {
     isSettingsChanged,
     isMembersChanged,
     ips,
-    identities: { puts: puts.identity, deletes: deletes.identity } as Changes<number, IdentityEntry>,
-    namespaces: { puts: puts.namespace, deletes: deletes.namespace } as Changes<string, NamespaceEntry>,
-    policies: { puts: puts.policy, deletes: deletes.policy } as Changes<string, PolicyDocument>,
+    identities: byKind.identity as Changes<number, IdentityEntry>,
+    namespaces: byKind.namespace as Changes<string, NamespaceEntry>,
+    policies: byKind.policy as Changes<string, PolicyDocument>,
+    cidrGroups: byKind.cidrgroup as Changes<string, PolicyDocument>,
+    services: byKind.service as Changes<string, ServiceEntry>,
   };
+}
+
+function noChanges(): { readonly puts: [unknown, unknown][]; readonly deletes: unknown[] } {
+  return { puts: [], deletes: [] };
 }
 
 function isPairList(value: unknown): value is readonly (readonly [string, EntryValue])[] {

@@ -7,6 +7,7 @@ import { formatAddress, formatPrefix, maskedPrefix, parseAddress, parsePrefix } 
 import { parseUnderlayAddr } from "../ip/underlay_addr.ts";
 import type {
   ClusterRef,
+  FqdnSettings,
   IdentityEntry,
   IpEntry,
   MemberRecord,
@@ -14,6 +15,8 @@ import type {
   NamedPort,
   NamespaceEntry,
   PolicyDocument,
+  PolicySettings,
+  ServiceEntry,
   SignedRecord,
 } from "./entries.ts";
 
@@ -25,6 +28,10 @@ const MAX_LABELS = 256;
 const MAX_LABEL_BYTES = 512;
 const MAX_NAMED_PORTS = 64;
 const MAX_CIDRS = 64;
+/** More endpoints of one service are refused: a hub cuts none off. */
+export const MAX_SERVICE_ADDRESSES = 4096;
+const MAX_TTL_SECONDS = 0x7fffffff;
+const MAX_IPS_PER_NAME = 1_000_000;
 
 const DNS_LABEL = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/;
 const CLUSTER_NAME = /^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$/;
@@ -133,13 +140,45 @@ export function readSettings(value: unknown): MeshSettings {
       tunnelProtocol: readWord(routing["tunnelProtocol"], "routing.tunnelProtocol", ["geneve", "vxlan"]),
       encryption: readWord(routing["encryption"], "routing.encryption", ["wireguard"]),
     },
-    policy: {
-      enforcementMode: readWord(policy["enforcementMode"], "policy.enforcementMode", ["default", "always", "never"]),
-      defaultLocalCluster: readBoolean(policy["defaultLocalCluster"], "policy.defaultLocalCluster"),
-      allowLocalhost: readWord(policy["allowLocalhost"], "policy.allowLocalhost", ["always", "policy"]),
-    },
+    policy: readPolicySettings(policy),
     memberCidrs: readList(object["memberCidrs"], "memberCidrs", MAX_CIDRS)
       .map((cidr, i) => readPrefixText(cidr, `memberCidrs[${i}]`)),
+  };
+}
+
+/** What is absent stays absent: a state of an older hub says less. */
+function readPolicySettings(policy: Readonly<Record<string, unknown>>): PolicySettings {
+  const given = <T>(name: string, read: (value: unknown, field: string) => T): T | undefined => {
+    const value = policy[name] ?? undefined;
+    return value === undefined ? undefined : read(value, `policy.${name}`);
+  };
+  const auditMode = given("auditMode", readBoolean);
+  const cidrMatchMode = given(
+    "cidrMatchMode",
+    (value, field) => readList(value, field, 2).map((mode, i) => readWord(mode, `${field}[${i}]`, ["nodes", "pods"])),
+  );
+  const hostFirewall = given("hostFirewall", readBoolean);
+  const fqdn = given("fqdn", readFqdnSettings);
+  return {
+    enforcementMode: readWord(policy["enforcementMode"], "policy.enforcementMode", ["default", "always", "never"]),
+    defaultLocalCluster: readBoolean(policy["defaultLocalCluster"], "policy.defaultLocalCluster"),
+    allowLocalhost: readWord(policy["allowLocalhost"], "policy.allowLocalhost", ["always", "policy"]),
+    ...(auditMode !== undefined && { auditMode }),
+    ...(cidrMatchMode !== undefined && { cidrMatchMode }),
+    ...(hostFirewall !== undefined && { hostFirewall }),
+    ...(fqdn !== undefined && { fqdn }),
+  };
+}
+
+function readFqdnSettings(value: unknown, field: string): FqdnSettings {
+  const { minTtlSeconds, maxIpsPerName, rejectCode } = readObject(value, field);
+  return {
+    ...(minTtlSeconds !== undefined &&
+      { minTtlSeconds: readInteger(minTtlSeconds, `${field}.minTtlSeconds`, 0, MAX_TTL_SECONDS) }),
+    ...(maxIpsPerName !== undefined &&
+      { maxIpsPerName: readInteger(maxIpsPerName, `${field}.maxIpsPerName`, 1, MAX_IPS_PER_NAME) }),
+    ...(rejectCode !== undefined &&
+      { rejectCode: readWord(rejectCode, `${field}.rejectCode`, ["refused", "nameError"]) }),
   };
 }
 
@@ -223,4 +262,33 @@ export function readPolicyDocument(rest: string, value: unknown): PolicyDocument
     refuse("metadata.namespace", `be "${namespace}" as in the key`);
   }
   return document;
+}
+
+/** A CIDR group that is what its key `cidrgroup/<name>` says. Its prefixes are the policy engine's to judge. */
+export function readCidrGroupDocument(name: string, value: unknown): PolicyDocument {
+  const document = readObject(value, "document");
+  const metadata = readObject(document["metadata"], "metadata");
+  if (document["kind"] !== "CiliumCIDRGroup") refuse("kind", 'be "CiliumCIDRGroup" as in the key');
+  if (metadata["name"] !== readNodeName(name, "key")) refuse("metadata.name", `be "${name}" as in the key`);
+  return document;
+}
+
+/** `<ns>/<name>` of `service/<ns>/<name>`. */
+export function readServiceName(rest: string): string {
+  const [namespace, name, more] = rest.split("/");
+  if (more !== undefined) refuse("key", "be service/NAMESPACE/NAME");
+  readText(namespace, "key", DNS_LABEL, "service/NAMESPACE/NAME");
+  readText(name, "key", DNS_LABEL, "service/NAMESPACE/NAME");
+  return rest;
+}
+
+export function readServiceEntry(value: unknown): ServiceEntry {
+  const object = readObject(value, "entry");
+  const selector = object["selector"] ?? undefined;
+  return {
+    labels: readLabels(object["labels"], "labels"),
+    ...(selector !== undefined && { selector: readLabels(selector, "selector") }),
+    addresses: readList(object["addresses"], "addresses", MAX_SERVICE_ADDRESSES)
+      .map((address, i) => readAddressText(address, `addresses[${i}]`)),
+  };
 }

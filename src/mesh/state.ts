@@ -18,6 +18,7 @@ import type {
   MeshSettings,
   NamespaceEntry,
   PolicyDocument,
+  ServiceEntry,
   StateFrame,
 } from "./entries.ts";
 import { type Changes, type Committed, EntrySet, type EntrySetOptions } from "./entry_set.ts";
@@ -50,6 +51,10 @@ export interface MeshChange {
   readonly namespaces: Changes<string, NamespaceEntry>;
   /** by "<kind>/<ns>/<name>" */
   readonly policies: Changes<string, PolicyDocument>;
+  /** CiliumCIDRGroups, by name */
+  readonly cidrGroups: Changes<string, PolicyDocument>;
+  /** by "<ns>/<name>" */
+  readonly services: Changes<string, ServiceEntry>;
 }
 
 const NOTHING: MeshChange = {
@@ -61,6 +66,8 @@ const NOTHING: MeshChange = {
   identities: { puts: [], deletes: [] },
   namespaces: { puts: [], deletes: [] },
   policies: { puts: [], deletes: [] },
+  cidrGroups: { puts: [], deletes: [] },
+  services: { puts: [], deletes: [] },
 };
 
 /** The state and the tables made from it. One per running member. */
@@ -106,6 +113,16 @@ export class MeshState {
   /** by "<kind>/<ns>/<name>" */
   get policies(): ReadonlyMap<string, PolicyDocument> {
     return this.#entries.policies;
+  }
+
+  /** CiliumCIDRGroups by name */
+  get cidrGroups(): ReadonlyMap<string, PolicyDocument> {
+    return this.#entries.cidrGroups;
+  }
+
+  /** by "<ns>/<name>" */
+  get services(): ReadonlyMap<string, ServiceEntry> {
+    return this.#entries.services;
   }
 
   /** Entries that are not used now, by key, with the reason: bad ones, losers of a claim, members that ran out. */
@@ -195,8 +212,8 @@ export class MeshState {
 }
 
 function changesOf(committed: Committed): Omit<MeshChange, "commands" | "isSelfChanged"> {
-  const { refused, isMembersChanged, isSettingsChanged, identities, namespaces, policies } = committed;
-  return { refused, isMembersChanged, isSettingsChanged, identities, namespaces, policies };
+  const { ips: _ips, ...changes } = committed;
+  return changes;
 }
 
 function isEmpty(

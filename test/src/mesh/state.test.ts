@@ -160,6 +160,46 @@ describe("MeshState", () => {
     expect(second.policies).toEqual({ puts: [], deletes: ["NetworkPolicy/default/p"] });
   });
 
+  it("tells the policy engine of CIDR groups and services", () => {
+    const group = { apiVersion: "cilium.io/v2", kind: "CiliumCIDRGroup", metadata: { name: "office" }, spec: {} };
+    const selecting = { labels: { tier: "db" }, selector: { app: "db" }, addresses: [] };
+    const listing = { labels: {}, addresses: ["192.0.2.7", "2001:db8::7"] };
+    const state = makeState();
+    const first = state.apply(
+      snapshot([
+        ...entriesOf(2),
+        ["cidrgroup/office", group],
+        ["service/shop/db", selecting],
+        ["service/shop/legacy", listing],
+      ]),
+      NOW_MS,
+    );
+    expect(first.refused).toEqual([]);
+    expect(first.cidrGroups).toEqual({ puts: [["office", group]], deletes: [] });
+    expect(first.services.puts).toEqual([["shop/db", selecting], ["shop/legacy", listing]]);
+    expect(state.services.get("shop/legacy")).toEqual(listing);
+    const second = state.apply(delta(2, [["service/shop/db", { ...selecting }]], ["cidrgroup/office"]), NOW_MS);
+    expect(second.services).toEqual({ puts: [], deletes: [] });
+    expect(second.cidrGroups).toEqual({ puts: [], deletes: ["office"] });
+    expect([...state.cidrGroups.keys()]).toEqual([]);
+  });
+
+  it("takes the settings of policy that are there, and leaves absent ones absent", () => {
+    const state = makeState();
+    state.apply(snapshot(entriesOf(2)), NOW_MS);
+    expect(state.settings).toEqual(SETTINGS);
+    const policy = {
+      ...SETTINGS.policy,
+      auditMode: true,
+      cidrMatchMode: ["nodes", "pods"] as const,
+      hostFirewall: true,
+      fqdn: { minTtlSeconds: 60, maxIpsPerName: 50, rejectCode: "nameError" as const },
+    };
+    const change = state.apply(delta(2, [["settings", { ...SETTINGS, policy }]]), NOW_MS);
+    expect(change.isSettingsChanged).toBe(true);
+    expect(state.settings?.policy).toEqual(policy);
+  });
+
   it("knows which prefixes belong to the mesh", () => {
     const state = makeState();
     state.apply(snapshot([...entriesOf(2, 3), ["ip/10.8.0.0/16", { identity: 70_000 }]]), NOW_MS);
@@ -218,7 +258,17 @@ describe("MeshState refuses", () => {
       kind: "NetworkPolicy",
       metadata: { name: "q" },
     }], /name/],
-    ["an unknown kind", ["service/default/x", {}], /does not know/],
+    ["a CIDR group under another name", ["cidrgroup/g", { kind: "CiliumCIDRGroup", metadata: { name: "h" } }], /name/],
+    ["a CIDR group of another kind", ["cidrgroup/g", { kind: "Service", metadata: { name: "g" } }], /CiliumCIDRGroup/],
+    ["a service without a namespace", ["service/db", { labels: {}, addresses: [] }], /NAMESPACE/],
+    ["a service with a bad address", ["service/shop/db", { labels: {}, addresses: ["10.1"] }], /addresses\[0\]/],
+    ["a service with too many", ["service/shop/db", { labels: {}, addresses: Array(4097).fill("10.0.0.1") }], /4096/],
+    [
+      "a service with a selector that is no map",
+      ["service/shop/db", { labels: {}, selector: [], addresses: [] } as unknown as EntryValue],
+      /selector/,
+    ],
+    ["an unknown kind", ["endpoint/default/x", {}], /does not know/],
     ["a key of absurd length", [`namespace/${"x".repeat(1000)}`, { labels: {} }], /characters/],
   ])("%s", (_, entry, reason) => {
     expect(reasonFor(entry)).toMatch(reason);
@@ -255,6 +305,19 @@ describe("MeshState refuses", () => {
     state.apply(snapshot([...entriesOf(2).slice(1), ["settings", native]]), NOW_MS);
     expect(state.refused.get("settings")).toBe("routing.mode must be one of tunnel");
     expect(state.allCommands().some((command) => command.op === "self")).toBe(false);
+  });
+
+  it.each<[string, object, RegExp]>([
+    ["an audit mode that is no switch", { auditMode: "yes" }, /policy\.auditMode must be true or false/],
+    ["an unknown match mode", { cidrMatchMode: ["hosts"] }, /policy\.cidrMatchMode\[0\] must be one of nodes, pods/],
+    ["a negative minimum TTL", { fqdn: { minTtlSeconds: -1 } }, /policy\.fqdn\.minTtlSeconds/],
+    ["no address for a name", { fqdn: { maxIpsPerName: 0 } }, /policy\.fqdn\.maxIpsPerName/],
+    ["an unknown answer code", { fqdn: { rejectCode: "servfail" } }, /refused, nameError/],
+  ])("settings with %s", (_, policy, reason) => {
+    const bad = { ...SETTINGS, policy: { ...SETTINGS.policy, ...policy } } as unknown as EntryValue;
+    const state = makeState();
+    state.apply(snapshot([...entriesOf(2).slice(1), ["settings", bad]]), NOW_MS);
+    expect(state.refused.get("settings")).toMatch(reason);
   });
 
   it.each<[string, unknown]>([
