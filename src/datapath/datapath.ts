@@ -223,7 +223,7 @@ export class Datapath {
 
   #putIp(command: PutIp): void {
     const peer = command.peer && this.node.parts.wireguard.findPeer(command.peer);
-    this.node.parts.ipcache.put(command.prefix, command.identity, peer ? peer.slot : -1);
+    this.node.parts.ipcache.put(command.prefix, command.identity, peer ? peer.slot : -1, command.wireIdentity);
   }
 
   #peerSnapshot(peer: Peer, nowMs: number): PeerSnapshot {

@@ -15,6 +15,7 @@
  */
 import { readI32, readU16, readU32LE, writeU16, writeU8 } from "../bytes/integers.ts";
 import { updateChecksum } from "../bytes/checksum.ts";
+import { isWorldIdentity } from "../identity/reserved.ts";
 import { Merger } from "../offload/merge.ts";
 import type { ReceivedRun } from "../ports.ts";
 import {
@@ -155,8 +156,8 @@ export class Ingress {
     if (entry < 0 || ipcache.peerOf(entry) !== peerSlot) return DROP_UNKNOWN_SENDER;
     const identity = ipcache.identityOf(entry);
     this.#identity = identity;
-    const isNode = vni === IDENTITY_REMOTE_NODE || vni === IDENTITY_KUBE_APISERVER;
-    return identity === vni || isNode ? FORWARD : DROP_IDENTITY_MISMATCH;
+    if (vni === IDENTITY_REMOTE_NODE || vni === IDENTITY_KUBE_APISERVER) return FORWARD;
+    return isSameIdentity(vni, ipcache.wireIdentityOf(entry)) ? FORWARD : DROP_IDENTITY_MISMATCH;
   }
 
   #deliver(packet: PacketInfo): void {
@@ -183,6 +184,11 @@ export class Ingress {
       this.#node.drop(INGRESS, DROP_TUN_WRITE, undefined, 0);
     }
   }
+}
+
+/** Whether the claim in a VNI is the identity that the mesh gives the source. Outside, the family may be said or not. */
+function isSameIdentity(vni: number, identity: number): boolean {
+  return vni === identity || (isWorldIdentity(vni) && isWorldIdentity(identity));
 }
 
 /**

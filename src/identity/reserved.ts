@@ -42,6 +42,11 @@ export function reservedOfName(name: string): number | undefined {
   return identity < 0 ? undefined : identity;
 }
 
+/** Whether an identity stands for everybody outside. */
+export function isWorldIdentity(identity: number): boolean {
+  return identity === IDENTITY_WORLD || identity === IDENTITY_WORLD_IPV4 || identity === IDENTITY_WORLD_IPV6;
+}
+
 /** Labels of the reserved identities that traffic can have. kube-apiserver is also a remote node. */
 export const RESERVED_LABELS: ReadonlyMap<number, Labels> = new Map(
   NAMES.slice(1).map((name, i): [number, Labels] => [

@@ -14,6 +14,8 @@ export const NO_PEER = -1;
 export interface IpCacheEntry {
   readonly prefix: IpPrefix;
   readonly identity: number;
+  /** what the sender puts into the VNI: the identity, unless that is one of this node's own scope */
+  readonly wireIdentity: number;
   /** slot of the peer, or -1 */
   readonly peer: number;
 }
@@ -22,6 +24,7 @@ export interface IpCacheEntry {
 export class IpCache {
   readonly #prefixes = new PrefixTable();
   #identities = new Uint32Array(64);
+  #wireIdentities = new Uint32Array(64);
   #peers = new Int32Array(64);
   readonly #free: number[] = [];
   #used = 0;
@@ -35,8 +38,9 @@ export class IpCache {
    * Adds a prefix, or replaces what is known of it.
    * @param identity 0 to 2^32 - 1
    * @param peer     slot of the peer, or -1
+   * @param wireIdentity what the VNI of its packets says
    */
-  put(prefix: IpPrefix, identity: number, peer: number): void {
+  put(prefix: IpPrefix, identity: number, peer: number, wireIdentity = identity): void {
     let index = this.#prefixes.get(prefix);
     if (index === NO_VALUE) {
       index = this.#free.pop() ?? this.#used++;
@@ -44,6 +48,7 @@ export class IpCache {
       this.#prefixes.set(prefix, index);
     }
     this.#identities[index] = identity;
+    this.#wireIdentities[index] = wireIdentity;
     this.#peers[index] = peer;
   }
 
@@ -81,6 +86,11 @@ export class IpCache {
     return this.#identities[index]!;
   }
 
+  /** What the VNI of packets from an entry that `find` gave must say. */
+  wireIdentityOf(index: number): number {
+    return this.#wireIdentities[index]!;
+  }
+
   /** Peer slot of an entry that `find` gave, or -1. */
   peerOf(index: number): number {
     return this.#peers[index]!;
@@ -89,7 +99,12 @@ export class IpCache {
   /** All entries, in no particular order. */
   *entries(): IterableIterator<IpCacheEntry> {
     for (const [prefix, index] of this.#prefixes.entries()) {
-      yield { prefix, identity: this.#identities[index]!, peer: this.#peers[index]! };
+      yield {
+        prefix,
+        identity: this.#identities[index]!,
+        wireIdentity: this.#wireIdentities[index]!,
+        peer: this.#peers[index]!,
+      };
     }
   }
 
@@ -97,6 +112,9 @@ export class IpCache {
     const identities = new Uint32Array(2 * this.#identities.length);
     identities.set(this.#identities);
     this.#identities = identities;
+    const wireIdentities = new Uint32Array(2 * this.#wireIdentities.length);
+    wireIdentities.set(this.#wireIdentities);
+    this.#wireIdentities = wireIdentities;
     const peers = new Int32Array(2 * this.#peers.length);
     peers.set(this.#peers);
     this.#peers = peers;
