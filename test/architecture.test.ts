@@ -33,9 +33,10 @@ const ROOMS: Readonly<Record<string, { readonly may: readonly string[]; readonly
   "src/tunnel": { may: [...GROUND, "src/noise", "src/wire", "src/ip"], why: SIDEWAYS },
   "src/identity": { may: GROUND, why: SIDEWAYS },
   "src/ipcache": { may: [...GROUND, "src/ip", "src/identity"], why: SIDEWAYS },
-  "src/policy": { may: [...GROUND, "src/ip", "src/identity"], why: SIDEWAYS },
+  "src/policy": { may: [...GROUND, "src/ip", "src/identity", "src/fqdn"], why: SIDEWAYS },
   "src/conntrack": { may: [...GROUND, "src/wire", "src/ip"], why: SIDEWAYS },
   "src/service": { may: [...GROUND, "src/conntrack", "src/wire", "src/ip"], why: SIDEWAYS },
+  "src/fqdn": { may: [...GROUND, "src/ip"], why: SIDEWAYS },
   "src/dns": { may: [...GROUND, "src/wire", "src/ip", "src/service"], why: SIDEWAYS },
   "src/mesh": {
     may: [
