@@ -20,10 +20,13 @@ export interface ProxyDoors {
   /** The flow that a client port stands for; undefined: none, the connection does not come from the datapath. */
   flowOf(handle: number): RedirectedFlow | undefined;
   /**
-   * What the flow is judged by now, asked again for each request; empty: no rule sends it to a proxy any more, refuse it.
-   * The same list, by identity, as long as nothing changed: what is compiled from it is kept by that.
+   * What the flow is judged by now, asked again for each request. Empty: nothing allows it any more, refuse it. Where policy has
+   * come to allow the flow without a proxy, the answer is one rule that matches everything, since the flow cannot leave the proxy.
+   * Better the same list, by identity, as long as nothing changed: what is compiled from it is kept by that.
    */
   l7RulesFor(flow: RedirectedFlow): readonly L7RuleOf[];
+  /** Whom the datapath makes a proxy's client: a connection from any other address stands for no flow, whatever its port. */
+  clientAddress(family: 4 | 6): string;
   /** Where the real server of a flow is reached, at the flow's handle as port. */
   serverAddress(family: 4 | 6): string;
   record(record: L7Record): void;
