@@ -9,8 +9,9 @@ export interface PolicyError {
 }
 
 /**
- * The codes. Those that start with UNSUPPORTED name something valid that this engine does not enforce yet: the document is refused
- * whole, because a rule that is silently skipped opens or closes what its author did not ask for.
+ * The codes. Those that start with UNSUPPORTED name something valid that this engine does not enforce: the document is refused
+ * whole, because a rule that is silently skipped opens or closes what its author did not ask for. TURNED_OFF is valid and enforced,
+ * but not with the settings at hand; REMOVED was valid in older releases of Cilium.
  */
 export const POLICY_ERROR_CODES = [
   "NOT_AN_OBJECT",
@@ -22,18 +23,13 @@ export const POLICY_ERROR_CODES = [
   "CONFLICT",
   "TOO_MANY",
   "REMOVED",
+  "TURNED_OFF",
   "UNSUPPORTED_KIND",
-  "UNSUPPORTED_TO_FQDNS",
-  "UNSUPPORTED_TO_SERVICES",
   "UNSUPPORTED_GROUPS",
-  "UNSUPPORTED_NODES",
-  "UNSUPPORTED_NODE_SELECTOR",
-  "UNSUPPORTED_CIDR_GROUP",
-  "UNSUPPORTED_L7",
   "UNSUPPORTED_TLS",
   "UNSUPPORTED_LISTENER",
   "UNSUPPORTED_AUTHENTICATION",
-  "UNSUPPORTED_PROTOCOL",
+  "UNSUPPORTED_SECRET",
   "UNSUPPORTED_LABEL_SOURCE",
 ] as const;
 export type PolicyErrorCode = typeof POLICY_ERROR_CODES[number];

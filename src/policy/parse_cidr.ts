@@ -38,6 +38,17 @@ export function readExcept(
   return holes;
 }
 
+/** Holes of prefixes that are not known here: those of a CIDR group. */
+export function readHoles(value: unknown, path: string, problems: Problems): IpPrefix[] {
+  const holes: IpPrefix[] = [];
+  if (value === undefined) return holes;
+  problems.items(value, path)?.forEach((item, i) => {
+    const hole = readPrefix(item, `${path}[${i}]`, problems);
+    if (hole !== undefined) holes.push(hole);
+  });
+  return holes;
+}
+
 /** `{cidr, except}` of an ipBlock. */
 export function readIpBlock(
   value: unknown,

@@ -1,5 +1,6 @@
 /** An object's metadata: name and namespace. The rest of it is Kubernetes' business and not looked into. */
 import { field, type Fields, joinPath, type Problems, quote } from "./fields.ts";
+import { readLabelMap } from "./parse_selector.ts";
 
 const METADATA_FIELDS = [
   "name",
@@ -41,27 +42,42 @@ export function readMetadata(document: Fields, isNamespaced: boolean, problems: 
   };
 }
 
+/** An object's own labels, without a source. Empty when it has none. */
+export function readOwnLabels(document: Fields, problems: Problems): Record<string, string> {
+  const metadata = field(document, "metadata") as Fields | undefined; // readMetadata has looked at it
+  const value = metadata === undefined ? undefined : field(metadata, "labels");
+  const path = joinPath("metadata", "labels");
+  const labels: Record<string, string> = {};
+  for (const { key, values } of readLabelMap(value, path, "kubernetes", problems)) labels[key] = values[0]!;
+  return labels;
+}
+
 function readName(metadata: Fields, problems: Problems): string | undefined {
   const path = joinPath("metadata", "name");
   const value = field(metadata, "name");
   if (value === undefined) return problems.add(path, "MISSING", "Object without a name");
+  return readObjectName(value, path, problems);
+}
+
+function readNamespace(metadata: Fields, isNamespaced: boolean, problems: Problems): string | undefined {
+  const path = joinPath("metadata", "namespace");
+  const value = field(metadata, "namespace");
+  if (value === undefined || value === "") return undefined;
+  if (!isNamespaced) return problems.add(path, "CONFLICT", "A cluster-wide object has no namespace");
+  return readNamespaceName(value, path, problems);
+}
+
+/** The name of an object: a DNS subdomain. */
+export function readObjectName(value: unknown, path: string, problems: Problems): string | undefined {
   const name = problems.text(value, path);
   if (name === undefined) return undefined;
   if (name.length <= 253 && /^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$/.test(name)) return name;
   return problems.add(path, "BAD_VALUE", `${quote(name)} is no object name: lower-case letters, digits, "-" and "."`);
 }
 
-function readNamespace(metadata: Fields, isNamespaced: boolean, problems: Problems): string | undefined {
-  const path = joinPath("metadata", "namespace");
-  const value = field(metadata, "namespace");
-  if (value === undefined) return undefined;
-  const namespace = problems.text(value, path);
-  if (namespace === undefined || namespace === "") return undefined;
-  if (!isNamespaced) return problems.add(path, "CONFLICT", "A cluster-wide object has no namespace");
-  if (namespace.length <= 63 && /^[a-z0-9]([a-z0-9-]*[a-z0-9])?$/.test(namespace)) return namespace;
-  return problems.add(
-    path,
-    "BAD_VALUE",
-    `${quote(namespace)} is no namespace name: lower-case letters, digits and "-"`,
-  );
+export function readNamespaceName(value: unknown, path: string, problems: Problems): string | undefined {
+  const name = problems.text(value, path);
+  if (name === undefined) return undefined;
+  if (name.length <= 63 && /^[a-z0-9]([a-z0-9-]*[a-z0-9])?$/.test(name)) return name;
+  return problems.add(path, "BAD_VALUE", `${quote(name)} is no namespace name: lower-case letters, digits and "-"`);
 }

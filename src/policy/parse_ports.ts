@@ -1,4 +1,5 @@
 /** Ports and ICMP types of both kinds of policy. @see facts policy.md sections 1 and 6 */
+import type { PolicyFeatures } from "./features.ts";
 import { didYouMean, field, joinPath, type Problems, quote } from "./fields.ts";
 import {
   type PortName,
@@ -25,7 +26,16 @@ const NUMBER_OF_PROTOCOL: Readonly<Record<string, number>> = {
   UDP: PROTOCOL_UDP,
   SCTP: PROTOCOL_SCTP,
 };
-const EXTENDED_PROTOCOLS = ["VRRP", "IGMP", "GRE", "IPIP", "IPV6", "ESP", "AH"];
+/** Protocols without ports. */
+const EXTENDED_PROTOCOLS: Readonly<Record<string, number>> = {
+  VRRP: 112,
+  IGMP: 2,
+  GRE: 47,
+  IPIP: 4,
+  IPV6: 41,
+  ESP: 50,
+  AH: 51,
+};
 
 const ICMP_IPV4: Readonly<Record<string, number>> = {
   EchoReply: 0,
@@ -112,32 +122,70 @@ function isKubernetesPortName(name: string): boolean {
   return name.length <= 15 && /^[a-z0-9]+(-[a-z0-9]+)*$/.test(name) && /[a-z]/.test(name);
 }
 
-/** The `ports` of one block of a Cilium policy's `toPorts`. */
-export function readCiliumPorts(value: unknown, path: string, problems: Problems, into: Ports): void {
-  const items = problems.items(value, path);
-  if (items === undefined) return;
-  if (items.length > MAX_PORTS) problems.add(path, "TOO_MANY", `More than ${MAX_PORTS} ports in one block`);
-  else items.forEach((item, i) => readCiliumPort(item, `${path}[${i}]`, problems, into));
+/** How a port of a Cilium policy was written. */
+export interface CiliumPort {
+  readonly path: string;
+  /** ANY when there was none */
+  readonly protocol: string;
+  /** port 0: every port */
+  readonly isZero: boolean;
+  readonly isRange: boolean;
 }
 
-function readCiliumPort(item: unknown, path: string, problems: Problems, into: Ports): void {
+/**
+ * The `ports` of one block of a Cilium policy's `toPorts`; none when there is no list.
+ * @returns how they were written, those that could be read
+ */
+export function readCiliumPorts(
+  value: unknown,
+  path: string,
+  features: PolicyFeatures,
+  problems: Problems,
+  into: Ports,
+): CiliumPort[] {
+  const items = value === undefined ? undefined : problems.items(value, path);
+  if (items === undefined) return [];
+  if (items.length > MAX_PORTS) {
+    problems.add(path, "TOO_MANY", `${items.length} ports in one block, more than ${MAX_PORTS}; write several blocks`);
+    return [];
+  }
+  return items.flatMap((item, i) => readCiliumPort(item, `${path}[${i}]`, features, problems, into) ?? []);
+}
+
+function readCiliumPort(
+  item: unknown,
+  path: string,
+  features: PolicyFeatures,
+  problems: Problems,
+  into: Ports,
+): CiliumPort | undefined {
   const fields = problems.object(item, path, ["port", "endPort", "protocol"]);
-  if (fields === undefined) return;
-  const protocols = readCiliumProtocol(field(fields, "protocol"), joinPath(path, "protocol"), problems);
+  if (fields === undefined) return undefined;
+  const protocol = readCiliumProtocol(field(fields, "protocol"), joinPath(path, "protocol"), features, problems);
   const portValue = field(fields, "port");
   const portAt = joinPath(path, "port");
   const endValue = field(fields, "endPort");
   const end = endValue === undefined ? 0 : problems.integer(endValue, joinPath(path, "endPort"), 0, LAST_PORT);
+  const hasPorts = protocol?.hasPorts ?? true;
   const text = portValue === undefined
-    ? problems.add(portAt, "MISSING", 'Port without a number or name; "0" stands for every port')
+    ? hasPorts ? problems.add(portAt, "MISSING", 'Port without a number or name; "0" stands for every port') : "0"
     : problems.text(portValue, portAt);
-  if (text === undefined || protocols === undefined || end === undefined) return;
-  if (/^[0-9]+$/.test(text)) {
+  if (text === undefined || protocol === undefined || end === undefined) return undefined;
+  const { word, numbers } = protocol;
+  if (!hasPorts && text !== "" && !/^0+$/.test(text)) {
+    return problems.add(portAt, "CONFLICT", `Protocol ${word} has no ports; leave the port out, or write "0"`);
+  }
+  if (!hasPorts || /^[0-9]+$/.test(text)) {
     const first = Number(text);
-    if (first > LAST_PORT) problems.add(portAt, "BAD_VALUE", `Port ${quote(text)} is above ${LAST_PORT}`);
-    else for (const protocol of protocols) into.ranges.push(rangeFrom(protocol, first, end));
-  } else if (isCiliumPortName(text)) into.names.push({ name: text.toLowerCase(), protocols });
-  else problems.add(portAt, "BAD_VALUE", `${quote(text)} is neither a port (0 to ${LAST_PORT}) nor a port name`);
+    if (first > LAST_PORT) return problems.add(portAt, "BAD_VALUE", `Port ${quote(text)} is above ${LAST_PORT}`);
+    for (const number of numbers) into.ranges.push(rangeFrom(number, first, end));
+    return { path, protocol: word, isZero: first === 0, isRange: first !== 0 && end > first };
+  }
+  if (!isCiliumPortName(text)) {
+    return problems.add(portAt, "BAD_VALUE", `${quote(text)} is neither a port (0 to ${LAST_PORT}) nor a port name`);
+  }
+  into.names.push({ name: text.toLowerCase(), protocols: numbers });
+  return { path, protocol: word, isZero: false, isRange: false };
 }
 
 /** Port 0 is all of them; an end at or below the port is no range. */
@@ -150,21 +198,36 @@ function isCiliumPortName(name: string): boolean {
   return name.length <= 15 && /^([a-zA-Z0-9]-?)*[a-zA-Z0-9]$/.test(name) && /[a-zA-Z]/.test(name);
 }
 
-function readCiliumProtocol(value: unknown, path: string, problems: Problems): readonly number[] | undefined {
-  if (value === undefined) return PROTOCOLS_ANY;
-  const text = problems.text(value, path);
-  if (text === undefined) return undefined;
-  if (text === "ANY" || text === "") return PROTOCOLS_ANY;
-  const number = Object.hasOwn(NUMBER_OF_PROTOCOL, text) ? NUMBER_OF_PROTOCOL[text] : undefined;
-  if (number !== undefined) return [number];
-  if (EXTENDED_PROTOCOLS.includes(text)) {
-    return problems.add(path, "UNSUPPORTED_PROTOCOL", `Protocol ${text} is not supported`);
+/** A protocol as it was written, and what it stands for. */
+interface CiliumProtocol {
+  readonly word: string;
+  /** IP protocol numbers */
+  readonly numbers: readonly number[];
+  readonly hasPorts: boolean;
+}
+
+const ANY: CiliumProtocol = { word: "ANY", numbers: PROTOCOLS_ANY, hasPorts: true };
+
+function readCiliumProtocol(
+  value: unknown,
+  path: string,
+  features: PolicyFeatures,
+  problems: Problems,
+): CiliumProtocol | undefined {
+  if (value === undefined) return ANY;
+  const word = problems.text(value, path);
+  if (word === undefined) return undefined;
+  if (word === "ANY" || word === "") return ANY;
+  if (Object.hasOwn(NUMBER_OF_PROTOCOL, word)) return { word, numbers: [NUMBER_OF_PROTOCOL[word]!], hasPorts: true };
+  if (Object.hasOwn(EXTENDED_PROTOCOLS, word)) {
+    if (features.extendedProtocols ?? false) return { word, numbers: [EXTENDED_PROTOCOLS[word]!], hasPorts: false };
+    return problems.add(path, "TURNED_OFF", `Protocol ${word} needs enable-extended-ip-protocols, which is off`);
   }
-  if (/^icmp/i.test(text)) {
-    return problems.add(path, "BAD_VALUE", `Protocol ${quote(text)} has no ports; use the field "icmps"`);
+  if (/^icmp/i.test(word)) {
+    return problems.add(path, "BAD_VALUE", `Protocol ${quote(word)} has no ports; use the field "icmps"`);
   }
   const words = ["TCP", "UDP", "SCTP", "ANY"];
-  return problems.add(path, "BAD_VALUE", `${quote(text)} is not one of ${words.join(", ")}${didYouMean(text, words)}`);
+  return problems.add(path, "BAD_VALUE", `${quote(word)} is not one of ${words.join(", ")}${didYouMean(word, words)}`);
 }
 
 /** One entry of `icmps`. The type stands where a port would. */

@@ -18,12 +18,17 @@ import type { Operator, Requirement, Selector } from "./model.ts";
 const OPERATORS: readonly Operator[] = ["In", "NotIn", "Exists", "DoesNotExist"];
 const SELECTOR_FIELDS = ["matchLabels", "matchExpressions"];
 const EXPRESSION_FIELDS = ["key", "operator", "values"];
-/** Sources that only identities of addresses and nodes have; selecting by them needs more than labels. */
-const REFUSED_SOURCES = ["cidr", "cidrgroup", "fqdn", "node"];
+/** Sources that only identities of addresses and nodes have, and what to write instead. */
+const REFUSED_SOURCES: Readonly<Record<string, string>> = {
+  cidr: "use fromCIDR, toCIDR or entities",
+  cidrgroup: "use cidrGroupSelector in fromCIDRSet or toCIDRSet",
+  fqdn: "use toFQDNs",
+  node: "use fromNodes, toNodes or entities",
+};
 const MAX_VALUES = 1000;
 
-/** How keys are written. */
-export type KeyStyle = "kubernetes" | "cilium";
+/** How keys are written: without a source; with one; with one that may be `node`, over node labels. */
+export type KeyStyle = "kubernetes" | "cilium" | "node";
 
 /** A selector's conditions, without any defaulting. `undefined` after an error. */
 export function readRequirements(
@@ -35,7 +40,7 @@ export function readRequirements(
   const selector = problems.object(value, path, SELECTOR_FIELDS);
   if (selector === undefined) return undefined;
   const requirements: Requirement[] = [];
-  readMatchLabels(field(selector, "matchLabels"), joinPath(path, "matchLabels"), style, problems, requirements);
+  requirements.push(...readLabelMap(field(selector, "matchLabels"), joinPath(path, "matchLabels"), style, problems));
   readExpressions(
     field(selector, "matchExpressions"),
     joinPath(path, "matchExpressions"),
@@ -46,18 +51,20 @@ export function readRequirements(
   return requirements;
 }
 
-function readMatchLabels(value: unknown, path: string, style: KeyStyle, problems: Problems, into: Requirement[]): void {
-  if (value === undefined) return;
-  const labels = problems.anyObject(value, path);
-  if (labels === undefined) return;
+/** Labels with their values, as conditions: what `matchLabels` says. Those that are no labels are noted and left out. */
+export function readLabelMap(value: unknown, path: string, style: KeyStyle, problems: Problems): Requirement[] {
+  const requirements: Requirement[] = [];
+  const labels = value === undefined ? undefined : problems.anyObject(value, path);
+  if (labels === undefined) return requirements;
   for (const name of Object.keys(labels)) {
     const at = joinPath(path, name);
     const key = readKey(name, at, style, problems);
     // A null value is an empty one, as in Go's map of strings.
     const text = labels[name] === null ? "" : problems.text(labels[name], at);
     if (key === undefined || text === undefined || !checkValue(text, at, problems)) continue;
-    into.push({ ...key, operator: "In", values: [text] });
+    requirements.push({ ...key, operator: "In", values: [text] });
   }
+  return requirements;
 }
 
 function readExpressions(value: unknown, path: string, style: KeyStyle, problems: Problems, into: Requirement[]): void {
@@ -114,15 +121,16 @@ function readKey(
   style: KeyStyle,
   problems: Problems,
 ): { source: string; key: string } | undefined {
-  const split = style === "cilium" ? splitKey(text) : { source: SOURCE_K8S, key: text };
-  if (REFUSED_SOURCES.includes(split.source)) {
+  const split = style === "kubernetes" ? { source: SOURCE_K8S, key: text } : splitKey(text);
+  if (split.source === "unspec" || (split.source === "node" && style === "node")) split.source = SOURCE_ANY;
+  const instead = Object.hasOwn(REFUSED_SOURCES, split.source) ? REFUSED_SOURCES[split.source] : undefined;
+  if (instead !== undefined) {
     return problems.add(
       path,
       "UNSUPPORTED_LABEL_SOURCE",
-      `Selecting by labels of source "${split.source}" is not supported; use fromCIDR, toCIDR or entities`,
+      `Selecting by labels of source "${split.source}" is not supported; ${instead}`,
     );
   }
-  if (split.source === "unspec") split.source = SOURCE_ANY;
   if (isLabelKey(split.key)) return split;
   return problems.add(
     path,
@@ -159,11 +167,6 @@ export function subjectInNamespace(requirements: readonly Requirement[], namespa
   };
 }
 
-/** A subject in any namespace. */
-export function subjectAnywhere(requirements: readonly Requirement[]): Selector {
-  return { requirements, defaultsCluster: false };
-}
-
 /**
  * A peer of a Cilium policy.
  * @param namespace the policy's; empty for a cluster-wide one
@@ -196,6 +199,16 @@ export function kubernetesPeer(
     for (const r of namespaces) all.push({ ...r, key: KEY_NAMESPACE_LABELS + r.key });
   }
   return { requirements: all, defaultsCluster: !(pods ?? []).some(namesCluster) };
+}
+
+/** Nodes by their node labels. */
+export function nodePeer(requirements: readonly Requirement[]): Selector {
+  return { requirements, defaultsCluster: !requirements.some(isClusterKey) };
+}
+
+/** Nothing is added: the labels are those of an object, not of an identity. */
+export function plainSelector(requirements: readonly Requirement[]): Selector {
+  return { requirements, defaultsCluster: false };
 }
 
 /** Whether a subject selector asks for `reserved:init`. */

@@ -3,12 +3,14 @@
  * half read: one error refuses the whole object. Never throws, whatever the data.
  */
 import type { PolicyError, PolicyErrorCode } from "./errors.ts";
+import type { PolicyFeatures } from "./features.ts";
 import { didYouMean, field, type Fields, Problems, quote } from "./fields.ts";
 import type { Policy, PolicySpec } from "./model.ts";
 import { readCiliumSpecs } from "./parse_cilium.ts";
 import { readNetworkPolicySpec } from "./parse_kubernetes.ts";
 import { readMetadata } from "./parse_metadata.ts";
 
+export type { PolicyFeatures } from "./features.ts";
 export type PolicyResult = { readonly policy: Policy } | { readonly errors: readonly PolicyError[] };
 
 interface Kind {
@@ -16,7 +18,7 @@ interface Kind {
   readonly isNamespaced: boolean;
   /** object fields beside apiVersion, kind and metadata */
   readonly fields: readonly string[];
-  readonly read: (document: Fields, namespace: string, problems: Problems) => PolicySpec[];
+  readonly read: (document: Fields, namespace: string, features: PolicyFeatures, problems: Problems) => PolicySpec[];
 }
 
 const KINDS: Readonly<Record<string, Kind>> = {
@@ -24,7 +26,7 @@ const KINDS: Readonly<Record<string, Kind>> = {
     apiVersion: "networking.k8s.io/v1",
     isNamespaced: true,
     fields: ["spec", "status"],
-    read: (document, namespace, problems) => {
+    read: (document, namespace, _features, problems) => {
       const spec = readNetworkPolicySpec(document, namespace, problems);
       return spec === undefined ? [] : [spec];
     },
@@ -48,7 +50,6 @@ const UNSUPPORTED_KINDS = [
   "ClusterNetworkPolicy",
   "AdminNetworkPolicy",
   "BaselineAdminNetworkPolicy",
-  "CiliumCIDRGroup",
   "CiliumLocalRedirectPolicy",
   "CiliumEgressGatewayPolicy",
 ];
@@ -61,13 +62,14 @@ export function isPolicyKind(kind: unknown): boolean {
   return typeof kind === "string" && (POLICY_KINDS.includes(kind) || UNSUPPORTED_KINDS.includes(kind));
 }
 
-export function readPolicy(document: unknown): PolicyResult {
+/** @param features what the mesh can do; by default what is enforced is accepted */
+export function readPolicy(document: unknown, features: PolicyFeatures = {}): PolicyResult {
   const problems = new Problems();
-  const policy = readDocument(document, problems);
+  const policy = readDocument(document, features, problems);
   return policy === undefined || problems.any ? { errors: problems.errors } : { policy };
 }
 
-function readDocument(value: unknown, problems: Problems): Policy | undefined {
+function readDocument(value: unknown, features: PolicyFeatures, problems: Problems): Policy | undefined {
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
     return problems.add("", "NOT_AN_OBJECT", "A policy document is an object with apiVersion, kind, metadata and spec");
   }
@@ -81,7 +83,7 @@ function readDocument(value: unknown, problems: Problems): Policy | undefined {
     kind: name,
     namespace: meta.namespace,
     name: meta.name,
-    specs: kind.read(document, meta.namespace, problems),
+    specs: kind.read(document, meta.namespace, features, problems),
   };
 }
 
