@@ -1,9 +1,10 @@
 /**
- * What a member keeps on disk, in three small doubled files (`state_file.ts`), each MessagePack:
+ * What a member keeps on disk, in four small doubled files (`state_file.ts`), each MessagePack:
  *
  *     identity   keys, and what the join brought: who we are and which hub we believe. Written at join only.
  *     clock      newest handshake stamp that may have been sent, newest trusted time. Written about once an hour.
  *     state      the entries last applied, so that a boot without the hub has peers and policies. Written on change, coalesced.
+ *     names      addresses that the DNS proxy learned for names of policies. At most once a minute, and only while there are any.
  *
  * A directory that cannot be written makes the agent degraded, not dead: `fault` says why.
  */
@@ -72,6 +73,7 @@ export class MemberStore {
   readonly #identity: StateFile;
   readonly #clock: StateFile;
   readonly #state: StateFile;
+  readonly #names: StateFile;
   readonly #dir: DurableDir;
   readonly #saves: number[] = [];
   readonly #notes: string[] = [];
@@ -82,6 +84,7 @@ export class MemberStore {
     this.#identity = new StateFile(dir, "identity");
     this.#clock = new StateFile(dir, "clock");
     this.#state = new StateFile(dir, "state");
+    this.#names = new StateFile(dir, "names");
   }
 
   /** Where the files are. */
@@ -91,7 +94,7 @@ export class MemberStore {
 
   /** Files written since start. */
   get writes(): number {
-    return this.#identity.writes + this.#clock.writes + this.#state.writes;
+    return this.#identity.writes + this.#clock.writes + this.#state.writes + this.#names.writes;
   }
 
   /** What was repaired while loading. */
@@ -131,6 +134,15 @@ export class MemberStore {
     if (this.#save(this.#state, state)) this.#saves.push(nowMs);
   }
 
+  /** What `saveNames` wrote, unchecked: the cache reads its own snapshots. */
+  loadNames(): unknown {
+    return this.#load(this.#names, "names", (value) => value ?? undefined);
+  }
+
+  saveNames(snapshot: unknown): void {
+    this.#save(this.#names, snapshot);
+  }
+
   /** How long the next save of the state should wait. */
   nextSaveDelayMs(nowMs: number): number {
     while (this.#saves.length > 0 && this.#saves[0]! < nowMs - HOUR_MS) this.#saves.shift();
@@ -143,6 +155,7 @@ export class MemberStore {
     if (identity !== undefined) this.saveIdentity({ ...identity, membership: undefined });
     try {
       this.#state.erase();
+      this.#names.erase();
     } catch (error) {
       throw new EdgeError(
         "EDGE_STATE_UNWRITABLE",
