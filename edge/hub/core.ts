@@ -15,13 +15,16 @@ import {
   writeNode,
 } from "../../src/hub/keyspace.ts";
 import {
+  CIDR_GROUPS_PREFIX,
   DEVICES_PREFIX,
+  ENDPOINT_SLICES_PREFIX,
   type MemberRow,
   MEMBERS_PREFIX,
   NAMESPACES_PREFIX,
   POLICIES_PREFIX,
   readSettingsRow,
   RELEASED_PREFIX,
+  SERVICES_PREFIX,
   SETTINGS_KEY,
   type SettingsRow,
   writeRow,
@@ -41,7 +44,7 @@ export const RECORD_VALID_MS = 30 * 24 * 3600 * 1000;
 export const RECORD_RENEW_MS = RECORD_VALID_MS / 2;
 /** Members' clocks may be behind. */
 const RECORD_EARLY_MS = 24 * 3600 * 1000;
-const VIEW_RULES = 1;
+const VIEW_RULES = 2;
 
 /** A member's row before it is signed. */
 export type MemberDraft = Omit<MemberRow, "record" | "signature" | "notAfter">;
@@ -195,6 +198,7 @@ export class HubCore {
       namespace: draft.namespace,
       labels: draft.labels,
       namedPorts: draft.namedPorts,
+      aeads: draft.aeads,
       identity: draft.identity,
       notBefore: Math.max(0, now - RECORD_EARLY_MS),
       notAfter,
@@ -288,8 +292,17 @@ export class HubCore {
   }
 }
 
+const SENT_PREFIXES = [
+  MEMBERS_PREFIX,
+  POLICIES_PREFIX,
+  NAMESPACES_PREFIX,
+  IDENTITIES_PREFIX,
+  CIDR_GROUPS_PREFIX,
+  SERVICES_PREFIX,
+  ENDPOINT_SLICES_PREFIX,
+];
+
 function isSentToMembers(event: StoreEvent): boolean {
   const key = event.type === "put" ? event.entry.key : event.key;
-  return key === SETTINGS_KEY ||
-    [MEMBERS_PREFIX, POLICIES_PREFIX, NAMESPACES_PREFIX, IDENTITIES_PREFIX].some((prefix) => key.startsWith(prefix));
+  return key === SETTINGS_KEY || SENT_PREFIXES.some((prefix) => key.startsWith(prefix));
 }

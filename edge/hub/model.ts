@@ -9,6 +9,8 @@ import { IDENTITIES_PREFIX } from "../../src/hub/keyspace.ts";
 import { readIdentity } from "../../src/hub/keyspace_read.ts";
 import type { JsonObject } from "../../src/hub/json.ts";
 import {
+  CIDR_GROUPS_PREFIX,
+  ENDPOINT_SLICES_PREFIX,
   type MemberRow,
   MEMBERS_PREFIX,
   NAMESPACES_PREFIX,
@@ -19,10 +21,18 @@ import {
   readTokenRow,
   RELEASED_PREFIX,
   REVOKED_PREFIX,
+  SERVICES_PREFIX,
   type TokenRow,
   TOKENS_PREFIX,
 } from "../../src/hub/records.ts";
-import type { ClusterRef } from "../../src/mesh/entries.ts";
+import {
+  type EndpointSlice,
+  readEndpointSlice,
+  readService,
+  type Service,
+  serviceEntryOf,
+} from "../../src/hub/services.ts";
+import type { ClusterRef, ServiceEntry } from "../../src/mesh/entries.ts";
 import type { Policy } from "../../src/policy/model.ts";
 import { readPolicy } from "../../src/policy/read_policy.ts";
 import type { StoreEvent } from "./store.ts";
@@ -32,12 +42,26 @@ export type ModelChange =
   /** `device`: key (hexadecimal) of the row that was there before, "" for none */
   | { readonly kind: "member"; readonly name: string; readonly device: string }
   | { readonly kind: "policy"; readonly name: string }
+  | { readonly kind: "cidrgroup"; readonly name: string }
+  /** by "<ns>/<name>": those that its slices belonged or belong to */
+  | { readonly kind: "services"; readonly names: readonly string[] }
   | { readonly kind: "namespace"; readonly name: string }
   | { readonly kind: "identity"; readonly identity: number }
   | { readonly kind: "other" };
 
 export interface StoredPolicy {
   readonly policy: Policy;
+  readonly document: JsonObject;
+}
+
+/** A Service or an EndpointSlice, read, beside its document. */
+export interface StoredService {
+  readonly service: Service;
+  readonly document: JsonObject;
+}
+
+export interface StoredSlice {
+  readonly slice: EndpointSlice;
   readonly document: JsonObject;
 }
 
@@ -58,6 +82,13 @@ export class HubModel {
   /** by `<kind>/<namespace>/<name>` */
   readonly policies = new Map<string, StoredPolicy>();
   readonly namespaces = new Map<string, JsonObject>();
+  /** by name */
+  readonly cidrGroups = new Map<string, JsonObject>();
+  /** by `<namespace>/<name>` */
+  readonly services = new Map<string, StoredService>();
+  readonly endpointSlices = new Map<string, StoredSlice>();
+  /** slices by the service that they belong to */
+  readonly #slicesOf = new Map<string, Map<string, EndpointSlice>>();
   readonly identities = new Map<number, Labels>();
   readonly identityOf = new Map<string, number>();
   /** addresses that were freed, and when */
@@ -82,6 +113,17 @@ export class HubModel {
     return metadata?.labels ?? {};
   }
 
+  /** Slices of a service, `<namespace>/<name>`, by `<namespace>/<name>` of the slice. */
+  slicesOf(service: string): ReadonlyMap<string, EndpointSlice> {
+    return this.#slicesOf.get(service) ?? new Map();
+  }
+
+  /** What members are told of a service; nothing while there is no such object. */
+  serviceEntry(name: string): ServiceEntry | undefined {
+    const stored = this.services.get(name);
+    return stored && serviceEntryOf(stored.service, [...this.slicesOf(name).values()]);
+  }
+
   /** Takes over one event. @returns what it changed */
   apply(event: StoreEvent): ModelChange {
     const key = event.type === "put" ? event.entry.key : event.key;
@@ -101,6 +143,9 @@ export class HubModel {
     if (key.startsWith(TOKENS_PREFIX)) return this.#token(key.slice(TOKENS_PREFIX.length), value);
     if (key.startsWith(POLICIES_PREFIX)) return this.#policy(key.slice(POLICIES_PREFIX.length), value);
     if (key.startsWith(NAMESPACES_PREFIX)) return this.#namespace(key.slice(NAMESPACES_PREFIX.length), value);
+    if (key.startsWith(CIDR_GROUPS_PREFIX)) return this.#cidrGroup(key.slice(CIDR_GROUPS_PREFIX.length), value);
+    if (key.startsWith(SERVICES_PREFIX)) return this.#service(key.slice(SERVICES_PREFIX.length), value);
+    if (key.startsWith(ENDPOINT_SLICES_PREFIX)) return this.#slice(key.slice(ENDPOINT_SLICES_PREFIX.length), value);
     if (key.startsWith(IDENTITIES_PREFIX)) return this.#identity(key.slice(IDENTITIES_PREFIX.length), value);
     if (key.startsWith(RELEASED_PREFIX)) return this.#release(key.slice(RELEASED_PREFIX.length), value);
     return OTHER;
@@ -157,6 +202,51 @@ export class HubModel {
     if (document !== undefined) this.namespaces.set(name, document);
     else this.namespaces.delete(name);
     return value !== undefined && document === undefined ? undefined : { kind: "namespace", name };
+  }
+
+  #cidrGroup(name: string, value: Uint8Array | undefined): ModelChange | undefined {
+    const document = value && objectOf(value);
+    if (document !== undefined) this.cidrGroups.set(name, document);
+    else this.cidrGroups.delete(name);
+    return value !== undefined && document === undefined ? undefined : { kind: "cidrgroup", name };
+  }
+
+  #service(name: string, value: Uint8Array | undefined): ModelChange | undefined {
+    const document = value && objectOf(value);
+    const result = document && readService(document);
+    const isRead = document !== undefined && result !== undefined && "service" in result;
+    if (isRead) this.services.set(name, { service: result.service, document });
+    else this.services.delete(name);
+    return value !== undefined && !isRead ? undefined : { kind: "services", names: [name] };
+  }
+
+  #slice(name: string, value: Uint8Array | undefined): ModelChange | undefined {
+    const names = new Set<string>();
+    const old = this.endpointSlices.get(name);
+    if (old !== undefined) names.add(this.#unlinkSlice(name, old.slice));
+    const document = value && objectOf(value);
+    const result = document && readEndpointSlice(document);
+    const isRead = document !== undefined && result !== undefined && "slice" in result;
+    if (isRead) names.add(this.#linkSlice(name, result.slice, document));
+    return value !== undefined && !isRead ? undefined : { kind: "services", names: [...names] };
+  }
+
+  /** @returns the service that it belongs to */
+  #linkSlice(name: string, slice: EndpointSlice, document: JsonObject): string {
+    const service = `${slice.namespace}/${slice.service}`;
+    this.endpointSlices.set(name, { slice, document });
+    const slices = this.#slicesOf.get(service) ?? new Map<string, EndpointSlice>();
+    this.#slicesOf.set(service, slices.set(name, slice));
+    return service;
+  }
+
+  #unlinkSlice(name: string, slice: EndpointSlice): string {
+    const service = `${slice.namespace}/${slice.service}`;
+    this.endpointSlices.delete(name);
+    const slices = this.#slicesOf.get(service);
+    slices?.delete(name);
+    if (slices?.size === 0) this.#slicesOf.delete(service);
+    return service;
   }
 
   #identity(key: string, value: Uint8Array | undefined): ModelChange | undefined {

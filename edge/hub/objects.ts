@@ -1,34 +1,43 @@
 /**
- * Kubernetes objects that the hub keeps and hands out: policies and namespaces. All documents of one `apply` are read before
- * anything is stored, and stored in one transaction.
+ * Kubernetes objects that the hub keeps and hands out: policies, the CIDR groups and services that they refer to, and namespaces.
+ * All documents of one `apply` are read before anything is stored, and stored in one transaction.
  *
  * Labels of a namespace are part of the identity of its members: a change gives them other identities in the same transaction.
  */
-import { isDnsLabel, isLabel } from "../../src/hub/allocate.ts";
-import { isObject, type JsonObject } from "../../src/hub/json.ts";
-import { NAMESPACES_PREFIX, POLICIES_PREFIX, writeRow } from "../../src/hub/records.ts";
-import { keyOfPolicy } from "../../src/policy/model.ts";
-import { POLICY_KINDS, readPolicy } from "../../src/policy/read_policy.ts";
+import type { JsonObject } from "../../src/hub/json.ts";
+import {
+  CIDR_GROUPS_PREFIX,
+  ENDPOINT_SLICES_PREFIX,
+  NAMESPACES_PREFIX,
+  POLICIES_PREFIX,
+  SERVICES_PREFIX,
+  writeRow,
+} from "../../src/hub/records.ts";
+import type { ServiceEntry } from "../../src/mesh/entries.ts";
+import type { PolicyFeatures } from "../../src/policy/read_policy.ts";
+import { isNamespaced } from "../kinds.ts";
 import type { HubCore } from "./core.ts";
+import type { FrameEntry } from "./frames.ts";
+import {
+  type Accepted,
+  CIDR_GROUP,
+  ENDPOINT_SLICE,
+  itemsOf,
+  keyOfObject,
+  mayHoldRegex,
+  NAMESPACE,
+  objectText,
+  readObject,
+  SERVICE,
+} from "./read_objects.ts";
+import { changedServices, serviceFault } from "./service_changes.ts";
 import type { AppliedObject, ApplyFault, ApplyResult } from "./state_types.ts";
 import type { StoreOp } from "./store.ts";
 
-const NAMESPACE = "Namespace";
-/** Objects of one `apply`, and octets of one object as JSON. */
+/** Objects of one `apply`. */
 const MAX_OBJECTS = 10_000;
-const MAX_OBJECT_BYTES = 512 * 1024;
-const NAMESPACE_FIELDS = ["apiVersion", "kind", "metadata", "spec", "status"];
-
-/** An object that may be stored. */
-interface Accepted {
-  readonly kind: string;
-  readonly namespace: string;
-  readonly name: string;
-  readonly key: string;
-  readonly document: JsonObject;
-}
-
-type Read = { readonly accepted: Accepted } | { readonly object: string; readonly messages: readonly string[] };
+/** Objects of a kind that all members are sent. */
+const MOST: Readonly<Record<string, number>> = { [CIDR_GROUP]: 1000, [SERVICE]: 10_000, [ENDPOINT_SLICE]: 20_000 };
 
 export class HubObjects {
   readonly #core: HubCore;
@@ -45,9 +54,13 @@ export class HubObjects {
     if (documents.length > MAX_OBJECTS) {
       return { errors: [{ index: 0, object: "", message: `more than ${MAX_OBJECTS} documents at once` }] };
     }
+    const rules = {
+      features: await featuresFor(documents),
+      hostFirewall: this.#core.settings.policy.hostFirewall === true,
+    };
     documents.forEach((document, index) => {
       for (const item of itemsOf(document)) {
-        const read = readObject(item);
+        const read = readObject(item, rules);
         if ("accepted" in read) {
           const { kind, namespace, name, key } = read.accepted;
           const object = objectText(kind, namespace, name);
@@ -64,25 +77,50 @@ export class HubObjects {
   async #store(objects: readonly Accepted[], isDryRun: boolean): Promise<ApplyResult> {
     const applied: AppliedObject[] = [];
     const ops: StoreOp[] = [];
+    const changed: Accepted[] = [];
     const namespaces = new Map<string, Readonly<Record<string, string>>>();
-    for (const { kind, namespace, name, key, document } of objects) {
+    for (const object of objects) {
+      const { kind, namespace, name, key, document } = object;
       const old = this.#storedAt(key);
       const isSame = old !== undefined && JSON.stringify(old) === JSON.stringify(document);
       applied.push({ kind, namespace, name, action: isSame ? "unchanged" : old ? "configured" : "created" });
       if (isSame) continue;
+      changed.push(object);
       ops.push({ op: "put", key, value: writeRow(document) });
       if (kind === NAMESPACE) namespaces.set(name, labelsIn(document));
     }
     const { options } = this.#core;
+    const services = changedServices(this.#core.model, changed);
     const relabelled = this.#relabel(namespaces);
-    if (relabelled === undefined) {
-      return { errors: [{ index: 0, object: "", message: "the cluster has no free identity" }] };
+    const fault = relabelled === undefined
+      ? "the cluster has no free identity"
+      : this.#countFault(applied) ?? serviceFault(services);
+    if (relabelled === undefined || fault !== undefined) {
+      return { errors: [{ index: 0, object: "", message: fault ?? "" }] };
     }
     // identities first, members last: whoever follows the store sees a label before who has it
     if (!isDryRun && ops.length > 0) {
       await this.#core.commit([], [...relabelled.identities, ...ops, ...relabelled.members]);
     }
-    return { applied, revision: options.store.revision };
+    const puts = isDryRun ? entriesOf(changed, services) : [];
+    return { applied, revision: options.store.revision, ...(isDryRun && { puts }) };
+  }
+
+  /** Why there would be too many objects of a kind. */
+  #countFault(applied: readonly AppliedObject[]): string | undefined {
+    const { cidrGroups, services, endpointSlices } = this.#core.model;
+    const sizes: Readonly<Record<string, number>> = {
+      [CIDR_GROUP]: cidrGroups.size,
+      [SERVICE]: services.size,
+      [ENDPOINT_SLICE]: endpointSlices.size,
+    };
+    for (const [kind, most] of Object.entries(MOST)) {
+      const created = applied.filter((object) => object.kind === kind && object.action === "created").length;
+      if (created > 0 && sizes[kind]! + created > most) {
+        return `there would be more than ${most} objects of kind ${kind}`;
+      }
+    }
+    return undefined;
   }
 
   /** Members of namespaces whose labels change, with the identities that they get. */
@@ -114,6 +152,11 @@ export class HubObjects {
   #storedAt(key: string): JsonObject | undefined {
     const { model } = this.#core;
     if (key.startsWith(NAMESPACES_PREFIX)) return model.namespaces.get(key.slice(NAMESPACES_PREFIX.length));
+    if (key.startsWith(CIDR_GROUPS_PREFIX)) return model.cidrGroups.get(key.slice(CIDR_GROUPS_PREFIX.length));
+    if (key.startsWith(SERVICES_PREFIX)) return model.services.get(key.slice(SERVICES_PREFIX.length))?.document;
+    if (key.startsWith(ENDPOINT_SLICES_PREFIX)) {
+      return model.endpointSlices.get(key.slice(ENDPOINT_SLICES_PREFIX.length))?.document;
+    }
     return model.policies.get(key.slice(POLICIES_PREFIX.length))?.document;
   }
 
@@ -122,6 +165,9 @@ export class HubObjects {
     const { model } = this.#core;
     const found: [key: string, document: JsonObject][] = [];
     for (const [name, document] of model.namespaces) found.push([`${NAMESPACE}//${name}`, document]);
+    for (const [name, document] of model.cidrGroups) found.push([`${CIDR_GROUP}//${name}`, document]);
+    for (const [key, { document }] of model.services) found.push([`${SERVICE}/${key}`, document]);
+    for (const [key, { document }] of model.endpointSlices) found.push([`${ENDPOINT_SLICE}/${key}`, document]);
     for (const [key, { document }] of model.policies) found.push([key, document]);
     const wanted = found.filter(([key]) => {
       const [ofKind, ofNamespace] = key.split("/");
@@ -132,7 +178,7 @@ export class HubObjects {
 
   /** @returns false when there is no such object */
   async delete(kind: string, namespace: string, name: string): Promise<boolean> {
-    const key = kind === NAMESPACE ? NAMESPACES_PREFIX + name : `${POLICIES_PREFIX}${kind}/${namespace}/${name}`;
+    const key = keyOfObject(kind, isNamespaced(kind) ? namespace : "", name);
     return await this.#core.exclusive(async () => {
       if (this.#core.model.revisionOf(key) === 0) return false;
       const relabelled = kind === NAMESPACE ? this.#relabel(new Map([[name, {}]])) : { identities: [], members: [] };
@@ -144,73 +190,27 @@ export class HubObjects {
   }
 }
 
-/** A document, or the items of a `List`. */
-function itemsOf(document: unknown): unknown[] {
-  const isList = isObject(document) && document["kind"] === "List" && Array.isArray(document["items"]);
-  return isList ? document["items"] as unknown[] : [document];
-}
-
-function readObject(document: unknown): Read {
-  if (!isObject(document)) return { object: "", messages: ["it is no object with apiVersion, kind and metadata"] };
-  const size = new TextEncoder().encode(textOf(document)).length;
-  const kind = typeof document["kind"] === "string" ? document["kind"] : "";
-  const metadata = isObject(document["metadata"]) ? document["metadata"] : {};
-  const given = (value: unknown) => typeof value === "string" ? value.slice(0, 253) : "";
-  const object = objectText(kind, given(metadata["namespace"]), given(metadata["name"]));
-  if (size === 0 || size > MAX_OBJECT_BYTES) {
-    return { object, messages: [`it is larger than ${MAX_OBJECT_BYTES} octets`] };
-  }
-  if (kind === NAMESPACE) return readNamespace(document, object);
-  const result = readPolicy(document);
-  if ("errors" in result) {
-    const kinds = [...POLICY_KINDS, NAMESPACE].join(", ");
-    const messages = result.errors.map(({ path, message, code }) => {
-      const text = code === "UNKNOWN_KIND" || kind === "" ? `${message} (the hub keeps ${kinds})` : message;
-      return path === "" ? text : `${path}: ${text}`;
-    });
-    return { object, messages };
-  }
-  const { policy } = result;
-  const key = POLICIES_PREFIX + keyOfPolicy(policy);
-  return { accepted: { kind: policy.kind, namespace: policy.namespace, name: policy.name, key, document } };
-}
-
-/** JSON of data that may be anything: "" where there is none (a cycle, a bigint). */
-function textOf(document: JsonObject): string {
-  try {
-    return JSON.stringify(document) ?? "";
-  } catch {
-    return "";
-  }
-}
-
-function readNamespace(document: JsonObject, object: string): Read {
-  const messages: string[] = [];
-  const { apiVersion, metadata } = document;
-  if (apiVersion !== "v1") messages.push("apiVersion: Namespace is of apiVersion v1");
-  for (const field of Object.keys(document)) {
-    if (!NAMESPACE_FIELDS.includes(field)) messages.push(`${field}: no such field in a Namespace`);
-  }
-  const name = isObject(metadata) ? metadata["name"] : undefined;
-  if (typeof name !== "string" || !isDnsLabel(name)) messages.push("metadata.name: it is no DNS label");
-  const labels = isObject(metadata) ? metadata["labels"] ?? {} : {};
-  if (!isObject(labels)) messages.push("metadata.labels: it is no map");
-  else {
-    for (const [key, value] of Object.entries(labels)) {
-      if (typeof value !== "string" || !isLabel(key, value)) messages.push(`metadata.labels.${key}: it is no label`);
-    }
-  }
-  if (messages.length > 0) return { object, messages };
-  const key = NAMESPACES_PREFIX + (name as string);
-  return { accepted: { kind: NAMESPACE, namespace: "", name: name as string, key, document } };
-}
-
 function labelsIn(document: JsonObject): Readonly<Record<string, string>> {
   const metadata = document["metadata"] as { labels?: Record<string, string> } | undefined;
   return metadata?.labels ?? {};
 }
 
-/** `Kind namespace/name`, as in messages. */
-function objectText(kind: string, namespace: string, name: string): string {
-  return `${kind || "?"} ${namespace === "" ? name || "?" : `${namespace}/${name || "?"}`}`;
+/** The engine for regular expressions is loaded when a document may hold one. */
+async function featuresFor(documents: readonly unknown[]): Promise<PolicyFeatures> {
+  if (!mayHoldRegex(documents)) return {};
+  const { checkRegex } = await import("../../src/l7/http_rules.ts");
+  return { checkRegex };
+}
+
+/** What members would be sent: not that namespaces give their members other identities. */
+function entriesOf(objects: readonly Accepted[], services: ReadonlyMap<string, ServiceEntry>): FrameEntry[] {
+  const entries: FrameEntry[] = [];
+  for (const { kind, namespace, name, document } of objects) {
+    if (kind === CIDR_GROUP) entries.push([`cidrgroup/${name}`, document]);
+    else if (![NAMESPACE, SERVICE, ENDPOINT_SLICE].includes(kind)) {
+      entries.push([`policy/${kind}/${namespace}/${name}`, document]);
+    }
+  }
+  for (const [name, entry] of services) entries.push([`service/${name}`, entry]);
+  return entries;
 }

@@ -3,7 +3,7 @@
  * an index in memory, follows the store's watch, and decides. Read `src/hub/` first: the rules are there, pure. The parts:
  *
  *     core.ts       store, model, signing            views.ts    what members are sent, and when
- *     join_desk.ts  who is admitted                  objects.ts  policies and namespaces
+ *     join_desk.ts  who is admitted                  objects.ts  policies, services, namespaces
  *     token_office  makes and revokes tokens         audit.ts    what was done by whom
  *     upkeep.ts     what is done without being asked
  *
@@ -145,6 +145,7 @@ export class HubState {
         underlay: chooseUnderlay(facts.underlay, addresses, settings.memberCidrs, this.#isOthersUnderlay(facts.name)),
         localAddress: facts.underlay,
         endpoints: endpointsOf(facts.endpoints),
+        aeads: known?.aeads ?? [],
         identity: identity.identity,
         joinedAt: known?.joinedAt ?? this.#core.now(),
         tokenId: "",
@@ -201,6 +202,7 @@ export class HubState {
         ...row,
         localAddress,
         endpoints: endpointsOf(facts.endpoints),
+        aeads: facts.aeads ?? [],
         underlay: keepsUnderlay
           ? row.underlay
           : chooseUnderlay(localAddress, row.addresses, settings.memberCidrs, isOthers),
@@ -208,6 +210,16 @@ export class HubState {
       if (isSameMember(row, draft)) return;
       const compare = this.#core.unchanged(MEMBERS_PREFIX + memberName);
       await this.#core.commit([compare], this.#core.storeMember(this.#core.sign(draft)));
+    });
+  }
+
+  /** What the hub's own agent found that it can seal with; other members say so in their report. */
+  async noteAeads(memberName: string, aeads: readonly string[]): Promise<void> {
+    await this.#core.exclusive(async () => {
+      const row = this.#core.model.members.get(memberName);
+      if (row === undefined || row.state !== "active" || isSameMember(row, { ...row, aeads })) return;
+      const compare = this.#core.unchanged(MEMBERS_PREFIX + memberName);
+      await this.#core.commit([compare], this.#core.storeMember(this.#core.sign({ ...row, aeads })));
     });
   }
 
@@ -257,7 +269,7 @@ export class HubState {
     });
   }
 
-  /** Stores policies and namespaces: all of them, or, if one has a fault, none. With `isDryRun` only says what would happen. */
+  /** Stores objects: all of them, or, if one has a fault, none. With `isDryRun` only says what would happen. */
   apply(documents: readonly unknown[], isDryRun = false): Promise<ApplyResult> {
     return this.#objects.apply(documents, isDryRun);
   }

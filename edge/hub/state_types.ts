@@ -1,5 +1,5 @@
 /** What `HubState` takes and gives (state.ts). */
-import type { MeshSettings, NamedPort, SignedRecord } from "../../src/mesh/entries.ts";
+import type { EntryValue, MeshSettings, NamedPort, SignedRecord } from "../../src/mesh/entries.ts";
 import type { Ciphers, Log, RandomBytes } from "../../src/ports.ts";
 import type { Store } from "./store.ts";
 
@@ -70,6 +70,8 @@ export interface Member {
   readonly namespace: string;
   readonly labels: Readonly<Record<string, string>>;
   readonly namedPorts: readonly NamedPort[];
+  /** what its record announces for transport data, beside WireGuard's own */
+  readonly aeads: readonly string[];
   readonly identity: number;
   /** Unix milliseconds */
   readonly joinedAt: number;
@@ -103,6 +105,8 @@ export interface ConnectionFacts {
   readonly endpoints: readonly string[];
   /** the member's own address on its network, or "" */
   readonly localAddress: string;
+  /** what it seals transport data with where others do too; absent: WireGuard's own only */
+  readonly aeads?: readonly string[];
 }
 
 /** One try to join, kept for the administrator. */
@@ -138,7 +142,12 @@ export interface AppliedObject {
 }
 
 export type ApplyResult =
-  | { readonly applied: readonly AppliedObject[]; readonly revision: number }
+  | {
+    readonly applied: readonly AppliedObject[];
+    readonly revision: number;
+    /** of a dry run: what members would be sent, were it in earnest */
+    readonly puts?: readonly (readonly [key: string, value: EntryValue])[];
+  }
   | { readonly errors: readonly ApplyFault[] };
 
 /** Where a member's knowledge stands. */

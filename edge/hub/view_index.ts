@@ -12,10 +12,10 @@ import type { HubModel } from "./model.ts";
 /** An entry that some member may get. */
 export interface Info {
   readonly entry: FrameEntry;
-  readonly kind: "settings" | "member" | "identity" | "namespace" | "policy";
+  readonly kind: "settings" | "member" | "identity" | "namespace" | "policy" | "shared";
   /** member and identity: position of the class; else -1 */
   readonly slot: number;
-  /** every member gets it: the settings, the hub's record and identity */
+  /** every member gets it: the settings, the hub's record and identity, and what any policy may refer to (shared) */
   readonly isForAll: boolean;
   /** policy: its key; namespace: its name; else "" */
   readonly name: string;
@@ -105,6 +105,24 @@ export class ViewIndex {
     const value = this.#model.namespaces.has(name) ? { labels: this.#model.namespaceLabels(name) } : undefined;
     this.#putObject(key, "namespace", name, value);
     return key;
+  }
+
+  /** Takes over a CIDR group. @returns its key, and whether members have it so far */
+  putCidrGroup(name: string): { readonly key: string; readonly wasThere: boolean } {
+    return this.#putShared(`cidrgroup/${name}`, this.#model.cidrGroups.get(name));
+  }
+
+  /** Takes over a service, `<namespace>/<name>`. */
+  putService(name: string): { readonly key: string; readonly wasThere: boolean } {
+    return this.#putShared(`service/${name}`, this.#model.serviceEntry(name));
+  }
+
+  /** All members get it: a CIDR group or a service is small, and any policy may come to refer to it. */
+  #putShared(key: string, value: EntryValue | undefined): { readonly key: string; readonly wasThere: boolean } {
+    const wasThere = this.infos.has(key);
+    if (value === undefined) this.infos.delete(key);
+    else this.#set({ entry: [key, value], kind: "shared", slot: -1, isForAll: true, name: "" });
+    return { key, wasThere };
   }
 
   #putObject(key: string, kind: "policy" | "namespace", name: string, value: JsonObject | undefined): void {
@@ -227,6 +245,7 @@ export class ViewIndex {
   isIn(view: View, info: Info): boolean {
     switch (info.kind) {
       case "settings":
+      case "shared":
         return true;
       case "member":
         return info.isForAll || view.peers === undefined || view.peers.has(info.slot);

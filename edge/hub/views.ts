@@ -72,6 +72,8 @@ export class Views {
     for (const name of model.members.keys()) this.#index.putMember(name, logStart);
     for (const name of model.policies.keys()) this.#index.putPolicy(name);
     for (const name of model.namespaces.keys()) this.#index.putNamespace(name);
+    for (const name of model.cidrGroups.keys()) this.#index.putCidrGroup(name);
+    for (const name of model.services.keys()) this.#index.putService(name);
     this.#index.refresh(logStart);
   }
 
@@ -86,6 +88,12 @@ export class Views {
         break;
       case "namespace":
         this.#touch(this.#index.putNamespace(change.name), { slot: -1, isForAll: false });
+        break;
+      case "cidrgroup":
+        this.#touchShared(this.#index.putCidrGroup(change.name));
+        break;
+      case "services":
+        for (const name of change.names) this.#touchShared(this.#index.putService(name));
         break;
       default:
         return;
@@ -111,6 +119,10 @@ export class Views {
       key: identityEntryKey(state.identity),
       touch: { slot: state.slot, isForAll: state.hubMembers > 0 },
     };
+  }
+
+  #touchShared({ key, wasThere }: { readonly key: string; readonly wasThere: boolean }): void {
+    this.#touch(key, { slot: -1, isForAll: wasThere });
   }
 
   #touch(key: string, touch: Touch): void {

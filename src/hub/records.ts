@@ -10,6 +10,9 @@
  *     edgemesh/tokens/<id>                     TokenRow
  *     edgemesh/policies/<kind>/<ns>/<name>     the object as applied; <ns> is empty for a cluster-wide kind
  *     edgemesh/namespaces/<name>               the Namespace object as applied
+ *     edgemesh/cidrgroups/<name>               the CiliumCIDRGroup object as applied
+ *     edgemesh/services/<ns>/<name>            the Service object as applied
+ *     edgemesh/endpointslices/<ns>/<name>      the EndpointSlice object as applied
  *     edgemesh/audit/<slot>                    AuditRow, a ring
  */
 import { fromBase64, toBase64 } from "../bytes/text.ts";
@@ -25,6 +28,9 @@ export const RELEASED_PREFIX = "edgemesh/released/";
 export const TOKENS_PREFIX = "edgemesh/tokens/";
 export const POLICIES_PREFIX = "edgemesh/policies/";
 export const NAMESPACES_PREFIX = "edgemesh/namespaces/";
+export const CIDR_GROUPS_PREFIX = "edgemesh/cidrgroups/";
+export const SERVICES_PREFIX = "edgemesh/services/";
+export const ENDPOINT_SLICES_PREFIX = "edgemesh/endpointslices/";
 export const AUDIT_PREFIX = "edgemesh/audit/";
 
 /** Which mesh the store belongs to. */
@@ -54,6 +60,8 @@ export interface MemberRow {
   readonly namespace: string;
   readonly labels: Readonly<Record<string, string>>;
   readonly namedPorts: readonly NamedPort[];
+  /** what the member said that it seals with, beside WireGuard's own */
+  readonly aeads: readonly string[];
   readonly identity: number;
   readonly joinedAt: number;
   /** "" for the hub */
@@ -122,11 +130,13 @@ export function readMemberRow(bytes: Uint8Array): MemberRow | undefined {
   );
   const endpoints = readList(row["endpoints"], (item) => typeof item === "string" ? item : undefined);
   const namedPorts = readList(row["namedPorts"], readNamedPort);
+  const aeads = readList(row["aeads"] ?? [], (item) => isText(item) ? item : undefined); // none: written by an older hub
   const labels = readTextMap(row["labels"]);
   if (state !== "active" && state !== "pending" && state !== "revoked") return undefined;
   if (!deviceKey || !publicKey || !record || !signature || !addresses?.length || !endpoints || !namedPorts || !labels) {
     return undefined;
   }
+  if (!aeads) return undefined;
   if (!isText(name) || !isText(underlay) || !isText(namespace) || typeof isHub !== "boolean") return undefined;
   if (typeof localAddress !== "string" || typeof tokenId !== "string") return undefined;
   if (!isCount(identity) || !isCount(joinedAt) || !isCount(notAfter)) return undefined;
@@ -143,6 +153,7 @@ export function readMemberRow(bytes: Uint8Array): MemberRow | undefined {
     namespace,
     labels,
     namedPorts,
+    aeads,
     identity,
     joinedAt,
     tokenId,

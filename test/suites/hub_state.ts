@@ -186,9 +186,9 @@ export function hubStateSuite(subject: HubUnderTest): void {
       await subject.cleanUp?.();
     });
 
-    const restart = async () => {
+    const restart = async (over: Partial<MeshSettings> = {}) => {
       store = await subject.reopen(store);
-      hub = await openHub();
+      hub = await openHub(over);
     };
     const makeToken = async (options: Partial<Parameters<HubState["createToken"]>[0]> = {}): Promise<JoinToken> => {
       const { token } = await hub.createToken({ endpoints: ["hub.example:7443"], caPin: CA_PIN, ...options });
@@ -721,6 +721,149 @@ export function hubStateSuite(subject: HubUnderTest): void {
         expect(JSON.parse(await text("cilium/state/ip/v1/default/10.9.0.2")).ID).toBe(after);
         await hub.delete("Namespace", "", "prod");
         expect(recordOf(hub.members()[0]!.record).identity).toBe(before);
+      });
+    });
+
+    describe("CIDR groups and services", () => {
+      const group = (name: string, ...externalCIDRs: string[]) => ({
+        apiVersion: "cilium.io/v2",
+        kind: "CiliumCIDRGroup",
+        metadata: { name, labels: { site: "lyon" } },
+        spec: { externalCIDRs },
+      });
+      const service = (name: string, spec: object = {}) => ({
+        apiVersion: "v1",
+        kind: "Service",
+        metadata: { name, namespace: "shop", labels: { tier: "data" } },
+        spec,
+      });
+      const slice = (name: string, of: string, ...addresses: string[]) => ({
+        apiVersion: "discovery.k8s.io/v1",
+        kind: "EndpointSlice",
+        metadata: { name, namespace: "shop", labels: { "kubernetes.io/service-name": of } },
+        addressType: "IPv4",
+        endpoints: addresses.map((address) => ({ addresses: [address] })),
+      });
+
+      it("go to every member, a service with the addresses of all its slices", async () => {
+        await admit(1);
+        hub.flush();
+        const replica = new Replica().connect(hub, "m1");
+        const office = group("office", "192.0.2.0/24");
+        await hub.apply([slice("db-1", "db", "198.51.100.7"), office]);
+        hub.flush();
+        expect(replica.entries.get("cidrgroup/office")).toEqual(office);
+        expect(replica.entries.has("service/shop/db")).toBe(false); // no Service yet
+        await hub.apply([service("db"), slice("db-2", "db", "198.51.100.8")]);
+        hub.flush();
+        expect(replica.entries.get("service/shop/db")).toEqual({
+          labels: { tier: "data" },
+          addresses: ["198.51.100.7", "198.51.100.8"],
+        });
+        await restart();
+        expect(new Replica().connect(hub, "m1").keys).toEqual(replica.keys);
+        replica.connect(hub, "m1");
+        expect(hub.get("Service")).toEqual([service("db")]);
+        expect(hub.get("EndpointSlice", "shop")).toHaveLength(2);
+        expect(hub.get("CiliumCIDRGroup")).toEqual([office]);
+        // a slice moves to another service
+        await hub.apply([slice("db-2", "cache", "198.51.100.8"), service("cache", { selector: { app: "cache" } })]);
+        hub.flush();
+        expect(replica.entries.get("service/shop/db")).toMatchObject({ addresses: ["198.51.100.7"] });
+        expect(replica.entries.get("service/shop/cache")).toEqual({
+          labels: { tier: "data" },
+          selector: { app: "cache" },
+          addresses: [],
+        });
+        expect(await hub.delete("Service", "shop", "db")).toBe(true);
+        expect(await hub.delete("CiliumCIDRGroup", "", "office")).toBe(true);
+        expect(await hub.delete("CiliumCIDRGroup", "", "office")).toBe(false);
+        expect(await hub.delete("EndpointSlice", "shop", "db-1")).toBe(true);
+        hub.flush();
+        expect(replica.keys.filter((key) => /^(service|cidrgroup)/.test(key))).toEqual(["service/shop/cache"]);
+        expect(replica.keys).toEqual(new Replica().connect(hub, "m1").keys);
+      });
+
+      it("are refused with their faults, and when one service has more addresses than members take", async () => {
+        const result = await hub.apply([
+          group("bad", "192.0.2.0/33"),
+          service("web", { type: "ExternalName" }),
+          { ...slice("x", "db"), addressType: "FQDN" },
+        ]);
+        if (!("errors" in result)) throw new Error("stored");
+        expect(result.errors.map(({ index, object }) => [index, object])).toEqual([
+          [0, "CiliumCIDRGroup bad"],
+          [1, "Service shop/web"],
+          [2, "EndpointSlice shop/x"],
+        ]);
+        const many = [0, 1, 2, 3, 4].map((n) =>
+          slice(`s${n}`, "db", ...Array.from({ length: 900 }, (_, i) => `10.${n}.${i >> 8}.${i & 255}`))
+        );
+        expect(await hub.apply([service("db"), ...many])).toMatchObject({
+          errors: [{ message: "service shop/db would have 4500 addresses, more than 4096" }],
+        });
+        expect(hub.get()).toEqual([]);
+      });
+
+      it("tell in a dry run what members would be sent", async () => {
+        await hub.apply([service("db"), slice("db-1", "db", "198.51.100.7")]);
+        const policy = networkPolicy("p", { podSelector: {} });
+        const more = slice("db-2", "db", "198.51.100.8");
+        const result = await hub.apply([policy, more, service("db"), group("office", "192.0.2.0/24")], true);
+        expect(result).toMatchObject({
+          puts: [
+            ["policy/NetworkPolicy/default/p", policy],
+            ["cidrgroup/office", { kind: "CiliumCIDRGroup" }],
+            ["service/shop/db", { addresses: ["198.51.100.7", "198.51.100.8"] }],
+          ],
+        });
+        expect(hub.get("NetworkPolicy")).toEqual([]);
+      });
+    });
+
+    describe("policies that depend on settings", () => {
+      const host = {
+        apiVersion: "cilium.io/v2",
+        kind: "CiliumClusterwideNetworkPolicy",
+        metadata: { name: "host" },
+        spec: { nodeSelector: {}, ingress: [{ fromEntities: ["cluster"] }] },
+      };
+
+      it("for hosts are refused by name while the host firewall is off", async () => {
+        const result = await hub.apply([host]);
+        expect(result).toMatchObject({
+          errors: [{
+            object: "CiliumClusterwideNetworkPolicy host",
+            message: expect.stringContaining("--enable-host-firewall"),
+          }],
+        });
+        await restart({ policy: { ...settings.policy, hostFirewall: true } });
+        expect(await hub.apply([host])).toMatchObject({ applied: [{ action: "created" }] });
+      });
+
+      it("must have regular expressions that can be read", async () => {
+        const http = (path: string) => ({
+          apiVersion: "cilium.io/v2",
+          kind: "CiliumNetworkPolicy",
+          metadata: { name: "web", namespace: "shop" },
+          spec: {
+            endpointSelector: {},
+            ingress: [{ toPorts: [{ ports: [{ port: "80", protocol: "TCP" }], rules: { http: [{ path }] } }] }],
+          },
+        });
+        expect(await hub.apply([http("/a(")])).toMatchObject({ errors: [{ object: "CiliumNetworkPolicy shop/web" }] });
+        expect(await hub.apply([http("/a.*")])).toMatchObject({ applied: [{ action: "created" }] });
+      });
+
+      it("changed settings reach members that resume", async () => {
+        await admit(1);
+        hub.flush();
+        const replica = new Replica().connect(hub, "m1");
+        replica.subscription!();
+        const policy = { ...settings.policy, enforcementMode: "always" as const, auditMode: true };
+        await restart({ policy });
+        replica.connect(hub, "m1");
+        expect(replica.entries.get("settings")).toMatchObject({ policy });
       });
     });
 
