@@ -34,6 +34,7 @@ const ROOMS: Readonly<Record<string, { readonly may: readonly string[]; readonly
   "src/identity": { may: GROUND, why: SIDEWAYS },
   "src/ipcache": { may: [...GROUND, "src/ip", "src/identity"], why: SIDEWAYS },
   "src/policy": { may: [...GROUND, "src/ip", "src/identity", "src/fqdn"], why: SIDEWAYS },
+  "src/l7": { may: [...GROUND, "src/policy (types)"], why: SIDEWAYS },
   "src/conntrack": { may: [...GROUND, "src/wire", "src/ip"], why: SIDEWAYS },
   "src/service": { may: [...GROUND, "src/conntrack", "src/wire", "src/ip"], why: SIDEWAYS },
   "src/fqdn": { may: [...GROUND, "src/ip"], why: SIDEWAYS },
@@ -60,8 +61,13 @@ const ROOMS: Readonly<Record<string, { readonly may: readonly string[]; readonly
     why:
       "edge/sync is the wire between hub and member: both ends import it, so it must know neither. Pass what differs as an argument",
   },
+  "edge/proxy": {
+    may: ["src", "edge (own files)"],
+    why:
+      "a proxy is given its doors (edge/proxy/doors.ts) by the agent, and knows nothing of it; it is loaded only while a policy needs it",
+  },
   "edge/agent": {
-    may: ["src", "ffi", "edge (own files)", "edge/sync"],
+    may: ["src", "ffi", "edge (own files)", "edge/sync", "edge/proxy"],
     why:
       "a running member loads no hub and no command-line code (design D13: what is not used is not loaded). Let the hub or the " +
       "CLI import the agent, or move the shared thing to edge/sync or beside edge/main.ts",
@@ -89,6 +95,7 @@ const PACKAGES: Readonly<Record<string, readonly string[]>> = {
   "yaml": ["edge"],
   "valibot": ["edge"],
   "prom-client": ["edge"],
+  "re2js": ["src/l7"],
   "libsodium-wrappers": ["test", "edge/ciphers_wasm.ts"],
 };
 
@@ -100,6 +107,7 @@ const HEAVY: Readonly<Record<string, string>> = {
   "reflect-metadata": "a companion of @peculiar/x509",
   "libsodium-wrappers": "WebAssembly libsodium is for places without FFI",
   "prom-client": "metrics are rendered when somebody asks",
+  "re2js": "only HTTP rules and the reading of policies with them need it",
 };
 
 /** Names that src/ must not contain, outside comments and strings. */
