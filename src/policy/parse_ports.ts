@@ -18,10 +18,11 @@ export interface Ports {
   readonly names: PortName[];
 }
 
-const LAST_PORT = 65535;
+export const LAST_PORT = 65535;
 const MAX_PORTS = 40;
 const MAX_ICMP_FIELDS = 40;
-const NUMBER_OF_PROTOCOL: Readonly<Record<string, number>> = {
+/** What NetworkPolicy calls them. */
+export const NUMBER_OF_PROTOCOL: Readonly<Record<string, number>> = {
   TCP: PROTOCOL_TCP,
   UDP: PROTOCOL_UDP,
   SCTP: PROTOCOL_SCTP,
@@ -118,7 +119,8 @@ export function readKubernetesPort(item: unknown, path: string, problems: Proble
   else into.ranges.push({ protocol, first, last });
 }
 
-function isKubernetesPortName(name: string): boolean {
+/** An IANA service name. @see RFC 6335 section 5.1 */
+export function isKubernetesPortName(name: string): boolean {
   return name.length <= 15 && /^[a-z0-9]+(-[a-z0-9]+)*$/.test(name) && /[a-z]/.test(name);
 }
 

@@ -7,6 +7,7 @@ import type { PolicyFeatures } from "./features.ts";
 import { didYouMean, field, type Fields, Problems, quote } from "./fields.ts";
 import type { Policy, PolicySpec } from "./model.ts";
 import { readCiliumSpecs } from "./parse_cilium.ts";
+import { readAdminSpecs, readBaselineSpecs, readClusterSpecs } from "./parse_cluster.ts";
 import { readNetworkPolicySpec } from "./parse_kubernetes.ts";
 import { readMetadata } from "./parse_metadata.ts";
 
@@ -43,13 +44,28 @@ const KINDS: Readonly<Record<string, Kind>> = {
     fields: ["spec", "specs", "status"],
     read: readCiliumSpecs,
   },
+  ClusterNetworkPolicy: {
+    apiVersion: "policy.networking.k8s.io/v1alpha2",
+    isNamespaced: false,
+    fields: ["spec", "status"],
+    read: readClusterSpecs,
+  },
+  AdminNetworkPolicy: {
+    apiVersion: "policy.networking.k8s.io/v1alpha1",
+    isNamespaced: false,
+    fields: ["spec", "status"],
+    read: readAdminSpecs,
+  },
+  BaselineAdminNetworkPolicy: {
+    apiVersion: "policy.networking.k8s.io/v1alpha1",
+    isNamespaced: false,
+    fields: ["spec", "status"],
+    read: readBaselineSpecs,
+  },
 };
 
 /** Policy kinds that exist, and that we do not enforce. */
 const UNSUPPORTED_KINDS = [
-  "ClusterNetworkPolicy",
-  "AdminNetworkPolicy",
-  "BaselineAdminNetworkPolicy",
   "CiliumLocalRedirectPolicy",
   "CiliumEgressGatewayPolicy",
 ];
