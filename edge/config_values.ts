@@ -97,6 +97,14 @@ export function label(text: string): readonly [key: string, value: string] {
   return at >= 0 && okKey && okValue ? [key, value] : refuse("be KEY=VALUE of a Kubernetes label");
 }
 
+/** `nodes`, `pods`, both with a comma between, or `none`. Each once, in this order. */
+export function cidrMatchModes(text: string): readonly ("nodes" | "pods")[] {
+  if (text === "none") return [];
+  const words = text.split(",").map((word) => word.trim()).filter((word) => word !== "");
+  if (!words.every((word) => word === "nodes" || word === "pods")) return refuse("be none, nodes, pods or nodes,pods");
+  return (["nodes", "pods"] as const).filter((mode) => words.includes(mode));
+}
+
 const UNIT_MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 
 /** A length of time such as `90s`, `1h30m`, `7d`; a bare number counts seconds. In milliseconds, at most ten years. */

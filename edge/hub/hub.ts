@@ -7,7 +7,7 @@
 import { randomUUID } from "node:crypto";
 import { resolve } from "node:path";
 import { formatAddress } from "../../src/ip/address.ts";
-import type { MeshSettings } from "../../src/mesh/entries.ts";
+import type { MeshSettings, PolicySettings } from "../../src/mesh/entries.ts";
 import type { Log } from "../../src/ports.ts";
 import { EdgeError, messageOf } from "../errors.ts";
 import { parseEndpoint } from "../sync/endpoint.ts";
@@ -33,11 +33,19 @@ export interface HubOptions {
   /** at most one of each family; none: defaults of this file */
   readonly memberCidrs: readonly string[];
   readonly tunnelProtocol: "geneve" | "vxlan";
+  /** how members read policies; default: as Cilium without flags */
+  readonly policy?: PolicySettings;
   readonly version: string;
   readonly log: Log;
   /** what the hub's own agent says; for status */
   readonly memberState?: () => string;
 }
+
+const DEFAULT_POLICY: PolicySettings = {
+  enforcementMode: "default",
+  defaultLocalCluster: true,
+  allowLocalhost: "always",
+};
 
 /** A running hub. */
 export interface Hub {
@@ -157,7 +165,7 @@ function settingsOf(options: HubOptions, caPin: Uint8Array): MeshSettings {
   return {
     cluster: { name: options.clusterName, id: options.clusterId },
     routing: { mode: "tunnel", tunnelProtocol: options.tunnelProtocol, encryption: "wireguard" },
-    policy: { enforcementMode: "default", defaultLocalCluster: true, allowLocalhost: "always" },
+    policy: options.policy ?? DEFAULT_POLICY,
     memberCidrs: options.memberCidrs.length > 0 ? options.memberCidrs : [DEFAULT_MEMBER_CIDR, uniqueLocalCidr(caPin)],
   };
 }

@@ -22,6 +22,7 @@ import { VERSION } from "../version.ts";
 import { type Hub, openHub } from "./hub.ts";
 import { serveHealth } from "./hub_health.ts";
 import { LocalSource } from "./local_source.ts";
+import { policySettingsOf } from "./policy_settings.ts";
 import type { Member } from "./state.ts";
 
 /** Longest that a stop may take before the process ends anyway. */
@@ -100,6 +101,7 @@ function hubOptionsOf(config: Config) {
     advertise: config.advertise,
     memberCidrs: config.memberCidrs,
     tunnelProtocol: config.tunnelProtocol,
+    policy: policySettingsOf(config),
     version: VERSION,
   };
 }
@@ -185,7 +187,7 @@ async function startOwnMember(own: OwnMember): Promise<RunningMember | string> {
       config,
       isFromFile: false,
       wireguardKey: identity.wireguardKey,
-      source: new LocalSource({ state: hub.state, name: self.name, unixMs: Date.now }),
+      source: new LocalSource({ state: hub.state, name: self.name, unixMs: Date.now, log }),
       store,
       clock: new TrustedClock([store.loadClock()?.trustedUnixMs ?? 0]),
       log,
