@@ -62,6 +62,25 @@ export const HEALTH_CODES = {
     settleMs: 0,
     fix: 'Change the policies that "edgemesh policy get" marks as refused: they cannot be enforced as written.',
   },
+  "http-proxy-down": {
+    severity: "error",
+    impactsConnectivity: true,
+    settleMs: 2000,
+    fix: "Flows with HTTP rules are dropped until it runs; it is started again by itself every second.",
+  },
+  "dns-proxy-down": {
+    severity: "error",
+    impactsConnectivity: true,
+    settleMs: 2000,
+    fix: "Queries with DNS rules are dropped until it runs; it is started again every second. Check who has its port.",
+  },
+  "policy-rolled-back": {
+    severity: "error",
+    impactsConnectivity: false,
+    settleMs: 0,
+    fix:
+      "Let the named policies leave the way to the hub open, and apply them again; until then those before are in force.",
+  },
   "entries-refused": {
     severity: "warning",
     impactsConnectivity: false,

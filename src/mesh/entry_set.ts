@@ -77,6 +77,8 @@ export interface Committed {
   readonly cidrGroups: Changes<string, PolicyDocument>;
   /** by "<ns>/<name>" */
   readonly services: Changes<string, ServiceEntry>;
+  /** what stood before, by entry key, where a policy, a CIDR group or a service came, went or changed; undefined: nothing */
+  readonly replaced: ReadonlyMap<string, PolicyDocument | ServiceEntry | undefined>;
 }
 
 /** Whose record is whose, and who signs. */
@@ -305,11 +307,15 @@ function summarise(
     service: noChanges(),
   };
   const ips = new Set<string>();
+  const replaced = new Map<string, PolicyDocument | ServiceEntry | undefined>();
   let isSettingsChanged = false;
   let isMembersChanged = false;
   for (const { before, after } of changes) {
     if (equalData(before, after)) continue;
     const parsed = (after ?? before)!;
+    if (parsed.kind === "policy" || parsed.kind === "cidrgroup" || parsed.kind === "service") {
+      replaced.set(`${parsed.kind}/${parsed.id}`, before?.value as PolicyDocument | ServiceEntry | undefined);
+    }
     if (parsed.kind === "settings") isSettingsChanged = true;
     else if (parsed.kind === "member") isMembersChanged = true;
     else if (parsed.kind === "ip") ips.add(parsed.id);
@@ -325,6 +331,7 @@ function summarise(
     policies: byKind.policy as Changes<string, PolicyDocument>,
     cidrGroups: byKind.cidrgroup as Changes<string, PolicyDocument>,
     services: byKind.service as Changes<string, ServiceEntry>,
+    replaced,
   };
 }
 

@@ -55,6 +55,8 @@ export interface MeshChange {
   readonly cidrGroups: Changes<string, PolicyDocument>;
   /** by "<ns>/<name>" */
   readonly services: Changes<string, ServiceEntry>;
+  /** what stood before, by entry key, where a policy, a CIDR group or a service came, went or changed; undefined: nothing */
+  readonly replaced: ReadonlyMap<string, PolicyDocument | ServiceEntry | undefined>;
 }
 
 const NOTHING: MeshChange = {
@@ -68,6 +70,7 @@ const NOTHING: MeshChange = {
   policies: { puts: [], deletes: [] },
   cidrGroups: { puts: [], deletes: [] },
   services: { puts: [], deletes: [] },
+  replaced: new Map(),
 };
 
 /** The state and the tables made from it. One per running member. */

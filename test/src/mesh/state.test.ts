@@ -181,6 +181,12 @@ describe("MeshState", () => {
     const second = state.apply(delta(2, [["service/shop/db", { ...selecting }]], ["cidrgroup/office"]), NOW_MS);
     expect(second.services).toEqual({ puts: [], deletes: [] });
     expect(second.cidrGroups).toEqual({ puts: [], deletes: ["office"] });
+    expect([...first.replaced]).toEqual([
+      ["cidrgroup/office", undefined],
+      ["service/shop/db", undefined],
+      ["service/shop/legacy", undefined],
+    ]);
+    expect([...second.replaced]).toEqual([["cidrgroup/office", group]]);
     expect([...state.cidrGroups.keys()]).toEqual([]);
   });
 
