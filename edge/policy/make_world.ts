@@ -8,8 +8,8 @@ import { FIRST_ALLOCATABLE } from "../../src/identity/ranges.ts";
 import { RESERVED_LABELS, reservedOfName } from "../../src/identity/reserved.ts";
 import type { PolicyError } from "../../src/policy/errors.ts";
 import { keyOfPolicy, type Policy } from "../../src/policy/model.ts";
-import { readPolicy } from "../../src/policy/read_policy.ts";
-import { refusedByFlags } from "./flags.ts";
+import { type PolicyFeatures, readPolicy } from "../../src/policy/read_policy.ts";
+import { DEFAULT_FEATURES, featuresOf } from "./flags.ts";
 import { withoutInertSections } from "./flavor.ts";
 import { isReservedRef } from "./read_probe.ts";
 import type { Scenario, ScenarioEndpoint } from "./scenario.ts";
@@ -29,21 +29,18 @@ export interface ReadPolicies {
 
 /** Reads all documents of a scenario, with what its flavor and its flags make of them. */
 export function readScenarioPolicies({ policies, flavor, config }: Scenario): ReadPolicies {
-  const off = policies.flatMap((document): RefusedPolicy[] => {
-    const errors = refusedByFlags(document, config);
-    return errors.length === 0 ? [] : [{ name: nameOf(document), errors }];
-  });
-  if (off.length > 0) return { policies: new Map(), refused: off };
-  const read = readPolicies(policies);
-  return flavor === "cilium" || read.refused.length > 0 ? read : readPolicies(policies.map(withoutInertSections));
+  const features = featuresOf(config);
+  const read = readPolicies(policies, features);
+  if (flavor === "cilium" || read.refused.length > 0) return read;
+  return readPolicies(policies.map(withoutInertSections), features);
 }
 
 /** Reads all documents. Policies of one name are told apart by a number: order does not matter, and none replaces another. */
-export function readPolicies(documents: readonly unknown[]): ReadPolicies {
+export function readPolicies(documents: readonly unknown[], features: PolicyFeatures = DEFAULT_FEATURES): ReadPolicies {
   const policies = new Map<string, Policy>();
   const refused: RefusedPolicy[] = [];
   for (const document of documents) {
-    const result = readPolicy(document);
+    const result = readPolicy(document, features);
     if ("errors" in result) {
       refused.push({ name: nameOf(document), errors: result.errors });
       continue;

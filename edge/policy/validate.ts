@@ -1,7 +1,14 @@
 /** Checks the documents of a manifest one by one: policies, and what stands beside them in a policy repository. */
+import { readEndpointSlice, readService } from "../../src/hub/services.ts";
+import type { PolicyError } from "../../src/policy/errors.ts";
+import { didYouMean, quote } from "../../src/policy/fields.ts";
 import { keyOfPolicy } from "../../src/policy/model.ts";
-import { readPolicy } from "../../src/policy/read_policy.ts";
+import { CIDR_GROUP_KIND, readCidrGroup } from "../../src/policy/read_cidr_group.ts";
+import { NAMESPACE_KIND, readNamespaceObject } from "../../src/policy/read_namespace.ts";
+import { type PolicyFeatures, readPolicy } from "../../src/policy/read_policy.ts";
+import { OBJECT_KINDS } from "../kinds.ts";
 import { readManifest } from "../manifest.ts";
+import { DEFAULT_FEATURES } from "./flags.ts";
 import { nameOf } from "./make_world.ts";
 
 /** One thing that is wrong. */
@@ -27,9 +34,15 @@ export interface ValidationResult {
 
 /**
  * Checks one text.
- * @param seen keys of objects of other files and where they stand; those of this one are added
+ * @param seen     keys of objects of other files and where they stand; those of this one are added
+ * @param features what the mesh can do
  */
-export function validateText(file: string, text: string, seen: Map<string, string> = new Map()): ValidationResult {
+export function validateText(
+  file: string,
+  text: string,
+  seen: Map<string, string> = new Map(),
+  features: PolicyFeatures = DEFAULT_FEATURES,
+): ValidationResult {
   const manifest = readManifest(text);
   if ("errors" in manifest) {
     const findings = manifest.errors.map(({ message, position }): Finding => ({
@@ -48,12 +61,12 @@ export function validateText(file: string, text: string, seen: Map<string, strin
     const object = nameOf(value);
     const add = (path: string, code: string, message: string) =>
       findings.push({ file, ...positionOf(path), object, path, code, message });
-    const result = readPolicy(value);
+    const result = readObject(value, features);
     if ("errors" in result) {
       for (const { path, code, message } of result.errors) add(path, code, message);
       continue;
     }
-    const key = keyOfPolicy(result.policy);
+    const { key } = result;
     const before = seen.get(key);
     if (before === undefined) {
       seen.set(key, `${file}:${position.line}`);
@@ -61,4 +74,41 @@ export function validateText(file: string, text: string, seen: Map<string, strin
     } else add("metadata.name", "CONFLICT", `${object} is there already: ${before}`);
   }
   return { documents: manifest.documents.length, valid, findings };
+}
+
+/** The key of an object, unique among all kinds, or what is wrong with it. */
+function readObject(
+  value: unknown,
+  features: PolicyFeatures,
+): { readonly key: string } | { readonly errors: readonly PolicyError[] } {
+  const kind = typeof value === "object" && value !== null ? (value as { kind?: unknown }).kind : undefined;
+  const keyOf = ({ namespace, name }: { namespace: string; name: string }) => ({ key: `${kind}/${namespace}/${name}` });
+  switch (kind) {
+    case CIDR_GROUP_KIND: {
+      const result = readCidrGroup(value);
+      return "errors" in result ? result : keyOf({ namespace: "", name: result.group.name });
+    }
+    case "Service": {
+      const result = readService(value);
+      return "errors" in result ? result : keyOf(result.service);
+    }
+    case "EndpointSlice": {
+      const result = readEndpointSlice(value);
+      return "errors" in result ? result : keyOf(result.slice);
+    }
+    case NAMESPACE_KIND: {
+      const result = readNamespaceObject(value);
+      return "errors" in result ? result : keyOf({ namespace: "", name: result.namespace.name });
+    }
+  }
+  const result = readPolicy(value, features);
+  if ("policy" in result) return { key: keyOfPolicy(result.policy) };
+  return { errors: result.errors.map((error) => error.code === "UNKNOWN_KIND" ? unknownKind(error, kind) : error) };
+}
+
+/** Names the kinds that are no policies too. */
+function unknownKind(error: PolicyError, kind: unknown): PolicyError {
+  const known = OBJECT_KINDS.map((one) => one.kind);
+  const text = String(kind);
+  return { ...error, message: `${quote(text)} is none of the kinds ${known.join(", ")}${didYouMean(text, known)}` };
 }

@@ -64,19 +64,18 @@ const KINDS: Readonly<Record<string, Kind>> = {
   },
 };
 
-/** Policy kinds that exist, and that we do not enforce. */
-const UNSUPPORTED_KINDS = [
-  "CiliumLocalRedirectPolicy",
-  "CiliumEgressGatewayPolicy",
-];
+const NO_ENVOY = "there is no Envoy; write http rules in a CiliumNetworkPolicy";
+
+/** Kinds of Cilium's that stand beside policies, and why we do not enforce them. */
+const UNSUPPORTED_KINDS: Readonly<Record<string, string>> = {
+  CiliumLocalRedirectPolicy: "services are not redirected here",
+  CiliumEgressGatewayPolicy: "members reach the outside by their own routes",
+  CiliumEnvoyConfig: NO_ENVOY,
+  CiliumClusterwideEnvoyConfig: NO_ENVOY,
+};
 
 /** The kinds that `readPolicy` takes. */
 export const POLICY_KINDS: readonly string[] = Object.keys(KINDS);
-
-/** Whether a document of this kind is meant for `readPolicy`: a kind it takes, or one that it refuses by name. */
-export function isPolicyKind(kind: unknown): boolean {
-  return typeof kind === "string" && (POLICY_KINDS.includes(kind) || UNSUPPORTED_KINDS.includes(kind));
-}
 
 /** @param features what the mesh can do; by default what is enforced is accepted */
 export function readPolicy(document: unknown, features: PolicyFeatures = {}): PolicyResult {
@@ -122,7 +121,9 @@ function readKind(document: Fields, problems: Problems): string | undefined {
 }
 
 function unknownKind(name: string): [PolicyErrorCode, string] {
-  if (UNSUPPORTED_KINDS.includes(name)) return ["UNSUPPORTED_KIND", `${name} is not supported yet`];
+  if (Object.hasOwn(UNSUPPORTED_KINDS, name)) {
+    return ["UNSUPPORTED_KIND", `${name} is not supported: ${UNSUPPORTED_KINDS[name]}`];
+  }
   return [
     "UNKNOWN_KIND",
     `${quote(name)} is no policy kind: ${POLICY_KINDS.join(", ")}${didYouMean(name, POLICY_KINDS)}`,
