@@ -18,6 +18,10 @@ export interface Label {
 export const SOURCE_K8S = "k8s";
 export const SOURCE_RESERVED = "reserved";
 export const SOURCE_CIDR = "cidr";
+/** followed by a pattern that one of an address's names matches */
+export const SOURCE_FQDN = "fqdn";
+/** followed by the key of a node's label */
+export const SOURCE_NODE = "node";
 /** In selectors only: a label of any source. */
 export const SOURCE_ANY = "any";
 
@@ -36,8 +40,8 @@ const KNOWN_SOURCES: ReadonlySet<string> = new Set([
   SOURCE_RESERVED,
   SOURCE_CIDR,
   "cidrgroup",
-  "fqdn",
-  "node",
+  SOURCE_FQDN,
+  SOURCE_NODE,
   "directory",
   "container",
 ]);

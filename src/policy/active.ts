@@ -3,7 +3,7 @@
  * nobody wrote.
  * @see facts policy.md sections 2 (localhost), 9 (default deny, modes)
  */
-import type { Labels } from "../identity/labels.ts";
+import { type Labels, SOURCE_ANY, SOURCE_K8S, splitKey } from "../identity/labels.ts";
 import {
   INGRESS,
   type NamedPort,
@@ -13,7 +13,7 @@ import {
   type Rule,
   TIER_DEFAULT,
 } from "./model.ts";
-import { bindSelector, type BoundSelector, type LabelSet, matchesSelector } from "./selector.ts";
+import { bindSelector, type BoundSelector, type LabelSet, labelSet, matchesSelector } from "./selector.ts";
 
 /** The endpoint that a table is made for. */
 export interface Subject {
@@ -21,6 +21,29 @@ export interface Subject {
   readonly identity: number;
   readonly namespace: string;
   readonly namedPorts: readonly NamedPort[];
+  /** labels of the node whose host it is: policies with a nodeSelector may hold for it; absent where it is no host */
+  readonly nodeLabels?: Labels;
+}
+
+/** A subject made ready for matching. */
+export interface SubjectSets {
+  readonly endpoint: LabelSet;
+  readonly node: LabelSet | undefined;
+}
+
+/** @param labels those of its identity, with its namespace's current ones */
+export function subjectSets(labels: Labels, nodeLabels: Labels | undefined): SubjectSets {
+  return { endpoint: labelSet(labels), node: nodeLabels && labelSet(withSource(nodeLabels, SOURCE_K8S)) };
+}
+
+/** Labels whose keys all have a source: plain ones get this one. */
+export function withSource(labels: Labels, source: string): Labels {
+  const sourced: Record<string, string> = {};
+  for (const name of Object.keys(labels)) {
+    const key = splitKey(name);
+    sourced[key.source === SOURCE_ANY ? `${source}:${key.key}` : name] = labels[name]!;
+  }
+  return sourced;
 }
 
 /** Settings and the name of the local cluster. */
@@ -29,10 +52,25 @@ export interface EngineSettings {
   readonly policy: PolicySettings;
 }
 
-/** The specs of a policy that select a subject. None in mode never. */
-export function selectingSpecs(policy: Policy, subject: LabelSet, settings: PolicySettings): PolicySpec[] {
+/**
+ * The specs of a policy that select a subject. None in mode never. An endpoint's policies never select a bare host, nor do those
+ * with a nodeSelector without the host firewall.
+ */
+export function selectingSpecs(policy: Policy, subject: SubjectSets, settings: PolicySettings): PolicySpec[] {
   if (settings.enforcementMode === "never") return [];
-  return policy.specs.filter((spec) => matchesSelector(boundSubject(spec), subject));
+  return policy.specs.filter((spec) => {
+    const set = spec.isForNodes !== true
+      ? (isHost(subject) ? undefined : subject.endpoint)
+      : settings.hostFirewall === true
+      ? subject.node
+      : undefined;
+    return set !== undefined && matchesSelector(boundSubject(spec), set);
+  });
+}
+
+/** It is the host and nothing else: no endpoint. */
+function isHost({ endpoint }: SubjectSets): boolean {
+  return "reserved:host" in endpoint.labels;
 }
 
 /** Subjects made ready for matching: every change of the subject asks all of them. Entries go with their policies. */
@@ -64,10 +102,23 @@ export function countSpec(selections: Selections, spec: PolicySpec, step: number
   if (spec.closesEgress) selections.closesEgress += step;
 }
 
-/** Whether what no rule allows is dropped. An endpoint whose labels are not known yet is closed in every mode but never. */
-export function isClosed(closing: number, subject: LabelSet, settings: PolicySettings): boolean {
-  if (settings.enforcementMode === "never") return false;
-  return settings.enforcementMode === "always" || closing > 0 || "reserved:init" in subject.labels;
+/**
+ * Whether what no rule allows is dropped. An endpoint whose labels are not known yet is closed in every mode but never; a host is open
+ * without the host firewall.
+ */
+export function isClosed(closing: number, subject: SubjectSets, settings: PolicySettings): boolean {
+  if (settings.enforcementMode === "never" || (isHost(subject) && settings.hostFirewall !== true)) return false;
+  return settings.enforcementMode === "always" || closing > 0 || "reserved:init" in subject.endpoint.labels;
+}
+
+/**
+ * Whether rules of the baseline tier are asked in a direction. By Kubernetes, whoever is isolated by a policy of the normal tier is
+ * decided there. Cilium's default deny comes after the baseline, unless some rule passes: then it is written out in the normal tier.
+ * @param closing specs that close the direction
+ * @see facts policy.md section 14
+ */
+export function isBaselineAsked(closing: number, hasPass: boolean, settings: PolicySettings): boolean {
+  return closing === 0 || (settings.flavor !== "kubernetes" && !hasPass);
 }
 
 /** Key that the rule for the local host goes by. */

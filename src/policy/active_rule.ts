@@ -54,14 +54,7 @@ export class ActiveRule implements ExplainedRule {
   }
 
   #instance(ranges: Uint32Array): Instance {
-    const { index, policy, tier, verdict } = this.ref;
-    return makeInstance({
-      index,
-      policy,
-      tier,
-      verdict,
-      priority: this.bound.rule.priority,
-      content: this.bound.content,
-    }, ranges);
+    const { index, policy } = this.ref;
+    return makeInstance({ index, policy, weight: this.bound.rule, content: this.bound.content }, ranges);
   }
 }

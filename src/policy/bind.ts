@@ -1,9 +1,10 @@
 /** Rules + settings + subject -> rules without open ends: peers with their defaults, ports by number. */
 import { formatPrefix, type IpPrefix } from "../ip/address.ts";
-import { KEY_CLUSTER, SOURCE_K8S, SOURCE_RESERVED } from "../identity/labels.ts";
+import { KEY_CLUSTER, SOURCE_FQDN, SOURCE_K8S, SOURCE_NODE, SOURCE_RESERVED } from "../identity/labels.ts";
 import type { EngineSettings } from "./active.ts";
 import { KEY_END, makeKey } from "./decision.ts";
 import type { BoundPeer } from "./identity_index.ts";
+import { hostPrefix } from "./local_records.ts";
 import {
   type CidrMatch,
   EGRESS,
@@ -18,7 +19,9 @@ import {
   PROTOCOL_UDP,
   type Requirement,
   type Rule,
+  type Selector,
 } from "./model.ts";
+import { conditionsOf, type PeerSources, type PolicyService } from "./peer_sources.ts";
 import { bindRequirements, bindSelector } from "./selector.ts";
 
 /** What rules are bound with. */
@@ -31,10 +34,16 @@ export interface Binding {
   /** addresses inside the cluster that prefixes mean: in Cilium's own policies, and in those of Kubernetes */
   readonly matching: readonly CidrMatch[];
   readonly standardMatching: readonly CidrMatch[];
+  /** what groups and services hold */
+  readonly sources: PeerSources;
 }
 
 /** What rules are bound with, for one endpoint. */
-export function makeBinding(settings: EngineSettings, namedPorts: readonly NamedPort[]): Binding {
+export function makeBinding(
+  settings: EngineSettings,
+  namedPorts: readonly NamedPort[],
+  sources: PeerSources,
+): Binding {
   const { cluster, policy } = settings;
   return {
     cluster,
@@ -42,6 +51,7 @@ export function makeBinding(settings: EngineSettings, namedPorts: readonly Named
     namedPorts,
     matching: policy.cidrMatchMode ?? [],
     standardMatching: standardMatching(policy),
+    sources,
   };
 }
 
@@ -76,6 +86,7 @@ export function bindRule(rule: Rule, binding: Binding): BoundRule {
     peers === undefined ? "*" : peers.map((peer) => peer.id).join(" | "),
     ranges.join(","),
     names.map((n) => `${n.name}/${n.protocols.join("+")}`).join(","),
+    rule.l7 === undefined ? "" : JSON.stringify(rule.l7),
   ].join(" ");
   return { rule, peers, ranges, names, content };
 }
@@ -137,12 +148,40 @@ function bindPeers(rule: Rule, binding: Binding): BoundPeer[] | undefined {
 }
 
 function bindPeer(peer: Peer, binding: Binding): BoundPeer[] {
-  if (peer.kind === "entity") return entityTerms(peer.entity, binding).map((terms) => asPeer(bindRequirements(terms)));
-  if (peer.kind === "selector") {
-    return [asPeer(bindSelector(peer.selector, binding.defaultLocalCluster ? binding.cluster : undefined))];
+  const { matching, standardMatching, sources } = binding;
+  switch (peer.kind) {
+    case "entity":
+      return entityTerms(peer.entity, binding).map((terms) => asPeer(bindRequirements(terms)));
+    case "selector":
+      return [asPeer(bindSelector(peer.selector, defaultCluster(binding)))];
+    case "cidr":
+      return [asCidr(peer.prefix, peer.except, peer.isStandard ? standardMatching : matching)];
+    case "cidrGroup":
+      return sources.prefixesOf(peer).map((prefix) => asCidr(prefix, peer.except, matching));
+    case "service":
+      return sources.servicesOf(peer).flatMap((service) => servicePeers(service, matching));
+    case "fqdn":
+      return [asPeer(bindRequirements([{ source: SOURCE_FQDN, key: peer.pattern, operator: "Exists", values: [] }]))];
+    case "node":
+      return [asPeer(bindSelector(nodeSelector(peer.selector), defaultCluster(binding)))];
   }
-  if (peer.kind !== "cidr") return []; // nobody, until it can be resolved
-  return [asCidr(peer.prefix, peer.except, peer.isStandard ? binding.standardMatching : binding.matching)];
+}
+
+function defaultCluster({ defaultLocalCluster, cluster }: Binding): string | undefined {
+  return defaultLocalCluster ? cluster : undefined;
+}
+
+/** The pods of any cluster that a service's selector picks in its namespace, else its addresses, which are those of no pod. */
+function servicePeers(service: PolicyService, matching: readonly CidrMatch[]): BoundPeer[] {
+  const conditions = conditionsOf(service);
+  if (conditions !== undefined) return [asPeer(bindRequirements(conditions))];
+  return service.addresses.map((address) => asCidr(hostPrefix(address), [], matching));
+}
+
+/** Node labels stand beside the labels of a node's identity; the name of its cluster is one label for all. */
+function nodeSelector({ requirements, defaultsCluster }: Selector): Selector {
+  const ofNodes = requirements.map((one) => ({ ...one, source: one.key === KEY_CLUSTER ? SOURCE_K8S : SOURCE_NODE }));
+  return { requirements: [...ofNodes, ...reserved("remote-node")], defaultsCluster };
 }
 
 function asCidr(prefix: IpPrefix, except: readonly IpPrefix[], matching: readonly CidrMatch[]): BoundPeer {

@@ -1,94 +1,132 @@
 /**
- * Identities of outside addresses. Every prefix that an active rule mentions (holes too) gets a number of this node's own scope, so
- * that the ipcache's longest prefix tells the rules' addresses apart. They never leave the node.
+ * Identities of prefixes. Every prefix that an active rule mentions (holes too), every address learned for a name and every prefix
+ * that needs a record of its own gets a number of this node's own scope, so that the ipcache's longest prefix tells them apart. They
+ * never leave the node.
  */
-import { formatPrefix, type IpPrefix, prefixContains } from "../ip/address.ts";
+import { formatPrefix, type IpPrefix, maskedPrefix } from "../ip/address.ts";
 import { type Labels, SOURCE_CIDR } from "../identity/labels.ts";
+import { PrefixTree } from "../ip/prefix_tree.ts";
 import { SCOPE_LOCAL } from "../identity/ranges.ts";
-import { IDENTITY_WORLD_IPV4, IDENTITY_WORLD_IPV6 } from "../identity/reserved.ts";
 
-/** ipcache entries that follow the policies in use. */
+/** An ipcache entry that follows the policies in use. */
+export interface PrefixEntry {
+  readonly prefix: IpPrefix;
+  /** what look-ups in the policy table use */
+  readonly identity: number;
+  /** what senders put into the VNI for an address inside the mesh; absent: outside, any world identity */
+  readonly wireIdentity?: number;
+}
+
+/** Changes of the ipcache. */
 export interface PrefixChanges {
-  readonly put: readonly { readonly prefix: IpPrefix; readonly identity: number }[];
+  readonly put: readonly PrefixEntry[];
   readonly remove: readonly IpPrefix[];
 }
 
-interface Known {
+/** A prefix in use. */
+export interface KnownPrefix {
   readonly prefix: IpPrefix;
   readonly identity: number;
   uses: number;
-  /** the ipcache was told */
-  isTold: boolean;
+  /** as it should stand in the ipcache; `undefined`: not at all, the mesh's own entry counts */
+  shown: PrefixEntry | undefined;
+  /** as the ipcache was told */
+  told: PrefixEntry | undefined;
 }
 
 const LAST_LOCAL = 0xff_ffff;
 
 export class CidrIdentities {
-  readonly #known = new Map<string, Known>();
+  readonly #known = new PrefixTree<KnownPrefix>();
   readonly #taken = new Set<number>();
   #next = 1;
-  readonly #untold = new Set<Known>();
+  readonly #untold = new Set<KnownPrefix>();
+  /** told, and out of use */
   readonly #gone = new Map<string, IpPrefix>();
 
-  /** One more use of a prefix. @returns its new identity when this is the first */
-  use(prefix: IpPrefix): number | undefined {
+  /** One more use of a prefix. @returns what is known of it when this is the first: it is not shown yet */
+  use(prefix: IpPrefix): KnownPrefix | undefined {
     if (prefix.length === 0) return undefined; // the world of its family, which has a number
-    const text = formatPrefix(prefix);
-    const known = this.#known.get(text);
+    const known = this.#known.get(prefix);
     if (known !== undefined) {
       known.uses++;
       return undefined;
     }
-    const made: Known = { prefix, identity: this.#allocate(), uses: 1, isTold: false };
-    this.#known.set(text, made);
-    this.#untold.add(made);
-    return made.identity;
+    const made: KnownPrefix = {
+      prefix: maskedPrefix(prefix),
+      identity: this.#allocate(),
+      uses: 1,
+      shown: undefined,
+      told: undefined,
+    };
+    this.#known.set(prefix, made);
+    return made;
   }
 
   /** One use less. @returns the identity when it was the last: it is free again */
   release(prefix: IpPrefix): number | undefined {
-    const text = formatPrefix(prefix);
-    const known = this.#known.get(text);
+    const known = this.#known.get(prefix);
     if (known === undefined || --known.uses > 0) return undefined;
-    this.#known.delete(text);
+    this.#known.delete(prefix);
     this.#taken.delete(known.identity);
     this.#untold.delete(known);
-    if (known.isTold) this.#gone.set(text, prefix);
+    if (known.told !== undefined) this.#gone.set(formatPrefix(known.prefix), known.prefix);
     return known.identity;
   }
 
-  /** The identity of exactly this prefix; `undefined` while it is not in use. */
-  identityOfPrefix(prefix: IpPrefix): number | undefined {
-    return this.#known.get(formatPrefix(prefix))?.identity;
+  /** Exactly this prefix; `undefined` while it is not in use. */
+  get(prefix: IpPrefix): KnownPrefix | undefined {
+    return this.#known.get(prefix);
+  }
+
+  /** Those in use around a prefix, longest first. */
+  around(prefix: IpPrefix): KnownPrefix[] {
+    return this.#known.around(prefix);
+  }
+
+  /** Those in use within a prefix. */
+  within(prefix: IpPrefix): KnownPrefix[] {
+    return this.#known.within(prefix);
+  }
+
+  /** Puts a prefix into the ipcache at the next `takeChanges`. */
+  show(known: KnownPrefix, wireIdentity: number | undefined): void {
+    if (known.shown !== undefined && known.shown.wireIdentity === wireIdentity) return;
+    const { prefix, identity } = known;
+    known.shown = wireIdentity === undefined ? { prefix, identity } : { prefix, identity, wireIdentity };
+    this.#untold.add(known);
+  }
+
+  /** Keeps a prefix out of the ipcache, or takes it out. */
+  hide(known: KnownPrefix): void {
+    if (known.shown === undefined) return;
+    known.shown = undefined;
+    this.#untold.add(known);
   }
 
   /** What the ipcache has to change since the last call. A prefix put again under another number is only put. */
   takeChanges(): PrefixChanges {
-    const put = [...this.#untold].map((known) => {
-      known.isTold = true;
+    const put: PrefixEntry[] = [];
+    const remove: IpPrefix[] = [];
+    for (const known of this.#untold) {
+      const { shown, told } = known;
+      known.told = shown;
+      if (shown === undefined) {
+        if (told !== undefined) remove.push(known.prefix);
+        continue;
+      }
       this.#gone.delete(formatPrefix(known.prefix));
-      return { prefix: known.prefix, identity: known.identity };
-    });
-    const remove = [...this.#gone.values()];
+      if (told === undefined || told.wireIdentity !== shown.wireIdentity) put.push(shown);
+    }
+    remove.push(...this.#gone.values());
     this.#untold.clear();
     this.#gone.clear();
     return { put, remove };
   }
 
-  /** All that is in use, for an ipcache that starts empty. */
-  all(): PrefixChanges["put"] {
-    return [...this.#known.values()].map(({ prefix, identity }) => ({ prefix, identity }));
-  }
-
-  /** The identity of an outside address: of the longest prefix in use, else its family's world. */
-  identityOf(address: Uint8Array): number {
-    let best: Known | undefined;
-    for (const known of this.#known.values()) {
-      if (prefixContains(known.prefix, address) && (best === undefined || known.prefix.length > best.prefix.length)) {
-        best = known;
-      }
-    }
-    return best?.identity ?? (address.length === 4 ? IDENTITY_WORLD_IPV4 : IDENTITY_WORLD_IPV6);
+  /** All that should stand in the ipcache, for one that starts empty. */
+  all(): PrefixEntry[] {
+    return this.#known.values().flatMap(({ shown }) => shown === undefined ? [] : [shown]);
   }
 
   /** The next free number; a freed one comes back as late as possible. */

@@ -2,10 +2,10 @@
  * Classes of one direction: identities that the same rules match share one, and it is compiled once. A class is found again by the
  * exclusive-or of its rules' hashes, so that adding a rule to a class or taking one out costs no sorting of keys.
  */
-import { type CompiledRule, compileSegments, precedenceOf } from "./compile.ts";
+import { type CompiledRule, compileSegments, kindOfRule, precedenceOf, type Weight } from "./compile.ts";
 import type { DirectionUpdate } from "./direction_table.ts";
 import type { IdentityRecord } from "./identity_index.ts";
-import type { RuleVerdict } from "./model.ts";
+import { TIER_BASELINE } from "./model.ts";
 
 /** A rule as it applies to identities: one for all, or one for each way its port names resolve. */
 export interface Instance extends CompiledRule {
@@ -27,15 +27,27 @@ const NO_WORDS = new Uint32Array(0);
 let instances = 0;
 let stamps = 0;
 
+/** What happens where no rule decides, and which rules are asked. */
+export interface Defaults {
+  readonly isEnforced: boolean;
+  /** decision where no rule decides */
+  readonly otherwise: number;
+  /** deny rules only report */
+  readonly isAudited: boolean;
+  /** rules of the baseline tier are asked */
+  readonly asksBaseline: boolean;
+}
+
 export function makeInstance(
-  from: { index: number; tier: number; priority: number; verdict: RuleVerdict; policy: string; content: string },
+  from: { index: number; weight: Weight; policy: string; content: string },
   ranges: Uint32Array,
 ): Instance {
   return {
     index: from.index,
-    tier: from.tier,
-    precedence: precedenceOf(from.tier, from.priority, from.verdict),
-    verdict: from.verdict,
+    tier: from.weight.tier,
+    precedence: precedenceOf(from.weight),
+    verdict: from.weight.verdict,
+    kind: kindOfRule(from.weight),
     ranges,
     policy: from.policy,
     content: from.content,
@@ -64,9 +76,7 @@ interface Class {
 export class Classes {
   /** rules that match everybody, sorted */
   #everybody: Instance[] = [];
-  #otherwise: number;
-  #isEnforced = false;
-  #isAudited = false;
+  #defaults: Defaults;
   /** the class of identities that no other rule matches, known or not; number 0 */
   readonly #base: Class = { number: 0, hash: 0, rules: [], uses: 0 };
   readonly #byHash = new Map<number, Class[]>();
@@ -80,18 +90,18 @@ export class Classes {
   readonly #fresh = new Set<Class>();
   #isAllStale = true;
 
+  /** @param otherwise decision where no rule decides, until `setDefaults` */
   constructor(otherwise: number) {
-    this.#otherwise = otherwise;
+    this.#defaults = { isEnforced: false, otherwise, isAudited: false, asksBaseline: true };
   }
 
-  /** What happens where no rule decides, and whether deny rules only report. */
-  setDefault(isEnforced: boolean, otherwise: number, isAudited: boolean): void {
-    if (this.#isEnforced !== isEnforced || this.#otherwise !== otherwise || this.#isAudited !== isAudited) {
-      this.#isAllStale = true;
-    }
-    this.#isEnforced = isEnforced;
-    this.#otherwise = otherwise;
-    this.#isAudited = isAudited;
+  setDefaults(defaults: Defaults): void {
+    const { isEnforced, otherwise, isAudited, asksBaseline } = this.#defaults;
+    if (
+      defaults.isEnforced !== isEnforced || defaults.otherwise !== otherwise || defaults.isAudited !== isAudited ||
+      defaults.asksBaseline !== asksBaseline
+    ) this.#isAllStale = true;
+    this.#defaults = defaults;
   }
 
   addForEverybody(instance: Instance): void {
@@ -221,24 +231,32 @@ export class Classes {
     if (this.#isAllStale) this.#everybody = this.#everybody.filter((rule) => !rule.isDead).sort(compareInstances);
     const segments: number[] = [];
     for (const one of isFull || this.#isAllStale ? this.#allClasses() : this.#fresh) {
-      const compiled = compileSegments(this.#rulesOf(one), this.#otherwise, this.#isAudited);
+      const compiled = compileSegments(this.#rulesOf(one), this.#defaults.otherwise, this.#defaults.isAudited);
       classes.push(one.number, compiled.length / 2);
       for (const word of compiled) segments.push(word);
     }
     this.#fresh.clear();
     this.#isAllStale = false;
     return {
-      isEnforced: this.#isEnforced,
+      isEnforced: this.#defaults.isEnforced,
       identities: identities.length === 0 ? NO_INTEGERS : Int32Array.from(identities),
       classes: classes.length === 0 ? NO_INTEGERS : Int32Array.from(classes),
       segments: segments.length === 0 ? NO_WORDS : Uint32Array.from(segments),
     };
   }
 
+  /**
+   * The rules that are asked about an identity, strongest first, as of the last flush.
+   * @param record `undefined`: an identity that nobody knows
+   */
+  rulesFor(record: IdentityRecord | undefined): readonly Instance[] {
+    return this.#rulesOf((record && this.#classOf.get(record)) ?? this.#base).filter((rule) => !rule.isDead);
+  }
+
   /** Sorted: the rules for everybody and the class's own. */
   #rulesOf(one: Class): readonly Instance[] {
-    if (this.#everybody.length === 0) return one.rules;
-    return [...this.#everybody, ...one.rules].sort(compareInstances);
+    const all = this.#everybody.length === 0 ? one.rules : [...this.#everybody, ...one.rules].sort(compareInstances);
+    return this.#defaults.asksBaseline ? all : all.filter(({ tier }) => tier !== TIER_BASELINE);
   }
 }
 

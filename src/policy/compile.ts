@@ -1,12 +1,13 @@
 /**
  * Rules that match one identity -> segments over the whole key space. All precedence ends here.
  *
- * Order of decision: lower tier first; inside a tier lower priority first; at equal priority deny, then allow, then pass. A pass
- * skips the rest of its tier. What nothing decides has the default. Among equals the first of the list gets the attribution.
+ * Order of decision: lower tier first; inside a tier lower priority first; at equal priority deny, then allow, then allow as far as a
+ * proxy allows it, then pass: who is allowed without conditions has none to meet. A pass skips the rest of its tier. What nothing
+ * decides has the default. Among equals the first of the list gets the attribution.
  * @see facts policy.md sections 9, 11 and 14
  */
-import { auditKind, KEY_END, KIND_DENY, KIND_FORWARD, makeDecision } from "./decision.ts";
-import type { RuleVerdict } from "./model.ts";
+import { auditKind, KEY_END, KIND_DENY, KIND_DNS, KIND_FORWARD, KIND_HTTP, makeDecision } from "./decision.ts";
+import type { L7Rules, RuleVerdict } from "./model.ts";
 
 /** One rule as it applies to one identity: every name and default resolved. */
 export interface CompiledRule {
@@ -16,18 +17,36 @@ export interface CompiledRule {
   /** from `precedenceOf`: lower decides first */
   readonly precedence: number;
   readonly verdict: RuleVerdict;
+  /** from `kindOfRule`: what it decides when it does */
+  readonly kind: number;
   /** pairs (first key, one past the last key), sorted, without overlap */
   readonly ranges: Uint32Array;
 }
 
-const RANK: Readonly<Record<RuleVerdict, number>> = { deny: 0, allow: 1, pass: 2 };
+const RANK: Readonly<Record<RuleVerdict, number>> = { deny: 0, allow: 1, pass: 3 };
+const RANK_PROXY = 2;
 /** Priorities are 0 to 1000 and a fraction for the rule's place in its object. */
 const TIER_STEP = 1e6;
 const PRIORITY_STEP = 4;
 
-/** A number that orders rules: tier, then priority (0 to 2000, fractions in hundredths), then deny, allow, pass. */
-export function precedenceOf(tier: number, priority: number, verdict: RuleVerdict): number {
-  return tier * TIER_STEP + Math.round(priority * 100) * PRIORITY_STEP + RANK[verdict];
+/** What orders rules, and what they decide. */
+export interface Weight {
+  readonly tier: number;
+  readonly priority: number;
+  readonly verdict: RuleVerdict;
+  readonly l7?: L7Rules;
+}
+
+/** A number that orders rules: tier, then priority (0 to 2000, fractions in hundredths), then deny, allow, L7 allow, pass. */
+export function precedenceOf({ tier, priority, verdict, l7 }: Weight): number {
+  const rank = verdict === "allow" && l7 !== undefined ? RANK_PROXY : RANK[verdict];
+  return tier * TIER_STEP + Math.round(priority * 100) * PRIORITY_STEP + rank;
+}
+
+/** KIND_... that a rule decides; of no meaning for a pass. */
+export function kindOfRule({ verdict, l7 }: Pick<Weight, "verdict" | "l7">): number {
+  if (verdict === "deny") return KIND_DENY;
+  return l7 === undefined ? KIND_FORWARD : l7.kind === "http" ? KIND_HTTP : KIND_DNS;
 }
 
 /**
@@ -38,7 +57,7 @@ export function precedenceOf(tier: number, priority: number, verdict: RuleVerdic
  */
 export function compileSegments(rules: readonly CompiledRule[], otherwise: number, isAudited = false): number[] {
   const bounds = boundsOf(rules);
-  const decisions = decide(rules, bounds, otherwise, isAudited ? auditKind(KIND_DENY) : KIND_DENY);
+  const decisions = decide(rules, bounds, otherwise, isAudited);
   const segments: number[] = [];
   for (let i = 0; i < bounds.length; i++) {
     if (i > 0 && decisions[i] === segments[segments.length - 1]) continue;
@@ -68,7 +87,7 @@ function decide(
   rules: readonly CompiledRule[],
   bounds: readonly number[],
   otherwise: number,
-  denyKind: number,
+  isAudited: boolean,
 ): number[] {
   const count = bounds.length;
   const decisions = new Array<number>(count).fill(otherwise);
@@ -88,7 +107,7 @@ function decide(
         if (passed !== undefined && passed[i] === rule.tier) continue;
         if (rule.verdict === "pass") (passed ??= new Array<number>(count).fill(-1))[i] = rule.tier;
         else {
-          decisions[i] = makeDecision(rule.verdict === "deny" ? denyKind : KIND_FORWARD, rule.index);
+          decisions[i] = makeDecision(isAudited ? auditKind(rule.kind) : rule.kind, rule.index);
           next[i] = i + 1;
         }
       }

@@ -1,52 +1,66 @@
 /**
- * The control side of policy: objects, identities and settings in, updates for the datapath's table out.
+ * The control side of policy: objects, identities, names and settings in, updates for the datapath's table out.
  *
  * Inputs only note what changed; `takeUpdate` resolves it, and touches no more than that: a policy put again recomputes the classes
- * of identities that its changed rules match, an identity added costs one match and at most two classes. Only policies that select
- * the subject are resolved.
+ * of identities that its changed rules match, an identity or an address added costs one match and at most two classes. Only policies
+ * that select the subject are resolved.
  *
- * Read first: model.ts (what a policy is), bind.ts (defaults), classes.ts (what the table is made of).
+ * Read first: model.ts (what a policy is), bind.ts (defaults), rules_in_force.ts and classes.ts (what the table is made of).
  */
-import type { Labels } from "../identity/labels.ts";
+import { KEY_CLUSTER, type Labels, SOURCE_K8S, SOURCE_NODE } from "../identity/labels.ts";
 import { isWireIdentity } from "../identity/ranges.ts";
-import { IDENTITY_WORLD_IPV4, IDENTITY_WORLD_IPV6, RESERVED_LABELS } from "../identity/reserved.ts";
+import { IDENTITY_WORLD, IDENTITY_WORLD_IPV4, IDENTITY_WORLD_IPV6, RESERVED_LABELS } from "../identity/reserved.ts";
 import type { IpAddress, IpPrefix } from "../ip/address.ts";
-import { ActiveRule, type RulePart } from "./active_rule.ts";
 import {
   countSpec,
   type EngineSettings,
   implicitRules,
+  isBaselineAsked,
   isClosed,
   LOCALHOST_POLICY,
   noSelections,
   selectingSpecs,
   type Subject,
+  type SubjectSets,
+  subjectSets,
+  withSource,
 } from "./active.ts";
-import { bindRule, type BoundRule, makeBinding, standardMatching } from "./bind.ts";
+import { makeBinding, standardMatching } from "./bind.ts";
 import { type PrefixChanges, WORLD_IPV4, WORLD_IPV6 } from "./cidr_identities.ts";
-import { Classes } from "./classes.ts";
-import { auditKind, KIND_FORWARD, KIND_NO_RULE, makeDecision } from "./decision.ts";
-import { FORWARD } from "../verdict.ts";
-import { explainFlow, type Explanation, type RuleRef } from "./explain.ts";
-import { IdentityIndex, type IdentityRecord, identityRecord } from "./identity_index.ts";
-import { LocalRecords } from "./local_records.ts";
-import { type Direction, INGRESS, type NamedPort, type Policy, type PolicySpec, type Rule } from "./model.ts";
+import { auditKind, KIND_FORWARD, KIND_NO_RULE, makeDecision, makeKey } from "./decision.ts";
+import { FORWARD, REDIRECT } from "../verdict.ts";
+import { explainFlow, type Explanation, type JudgedBy, judgedBy, type RuleRef } from "./explain.ts";
+import { type IdentityRecord, identityRecord } from "./identity_index.ts";
+import { LearnedNames } from "./learned_names.ts";
+import { hostPrefix, LocalRecords } from "./local_records.ts";
+import {
+  type Direction,
+  INGRESS,
+  type NamedPort,
+  type Policy,
+  type PolicySpec,
+  type Rule,
+  TIER_BASELINE,
+} from "./model.ts";
 import { changedNamespaces, localNamespaceOf, type Namespaces, withNamespaceLabels } from "./namespaces.ts";
-import { RuleNumbers } from "./rule_numbers.ts";
-import { type LabelSet, labelSet } from "./selector.ts";
+import { hasSources, mentions, PeerSources, type PolicyService, type SourceChange } from "./peer_sources.ts";
+import type { CidrGroup } from "./read_cidr_group.ts";
+import { type ActiveRules, RulesInForce } from "./rules_in_force.ts";
 import type { PolicyUpdate } from "./table.ts";
 
 export type { EngineSettings, Subject } from "./active.ts";
-export type { PrefixChanges } from "./cidr_identities.ts";
-export type { Explanation, RuleRef } from "./explain.ts";
+export type { PrefixChanges, PrefixEntry } from "./cidr_identities.ts";
+export type { Explanation, JudgedBy, RuleRef } from "./explain.ts";
 export type { Namespaces } from "./namespaces.ts";
+export type { PolicyService } from "./peer_sources.ts";
+export type { CidrGroup } from "./read_cidr_group.ts";
 
 /** A policy and what of it is in force. */
 interface PolicyState {
   policy: Policy | undefined;
   /** those that select the subject */
   specs: readonly PolicySpec[];
-  readonly rules: Map<string, ActiveRule>;
+  readonly rules: ActiveRules;
 }
 
 interface GivenIdentity {
@@ -61,22 +75,34 @@ const AUDITED = makeDecision(auditKind(KIND_NO_RULE), -1);
 export class PolicyEngine {
   #settings: EngineSettings | undefined;
   #subject: Subject | undefined;
-  #subjectSet: LabelSet = labelSet({});
+  #subjectSets: SubjectSets = subjectSets({}, undefined);
   #namespaces: Namespaces = new Map();
   readonly #given = new Map<number, GivenIdentity>();
   readonly #policies = new Map<string, PolicyState>();
   /** policies to look at again */
   readonly #dirty = new Set<string>();
+  /** subject or settings changed: modes and implicit rules are to be looked at even without policies */
+  #isAllDirty = true;
 
-  readonly #index = new IdentityIndex<RulePart>();
-  readonly #classes: readonly [Classes, Classes] = [new Classes(OPEN), new Classes(OPEN)];
-  readonly #local = new LocalRecords({
-    put: (record) => this.#replaceRecord(record),
-    remove: (identity) => this.#dropRecord(identity),
-    get: (identity) => this.#index.get(identity),
+  readonly #sources = new PeerSources();
+  /** policies with rules in force that name groups or services */
+  readonly #sourceUsers = new Set<string>();
+  readonly #local: LocalRecords = new LocalRecords({
+    put: (record) => this.#rules.putRecord(record),
+    remove: (identity) => this.#rules.removeRecord(identity),
+    get: (identity) => this.#rules.record(identity),
   });
-  readonly #numbers = new RuleNumbers();
-  readonly #rules = new Map<number, ActiveRule>();
+  readonly #names = new LearnedNames((address, patterns) => this.#local.setLearned(address, patterns));
+  #nodeUses = 0;
+  readonly #rules = new RulesInForce({
+    usePrefix: (prefix) => this.#local.usePrefix(prefix),
+    releasePrefix: (prefix) => this.#local.releasePrefix(prefix),
+    usePattern: (pattern) => this.#names.usePattern(pattern),
+    releasePattern: (pattern) => this.#names.releasePattern(pattern),
+    useNodes: () => this.#local.setNodesMeant(++this.#nodeUses > 0),
+    releaseNodes: () => this.#local.setNodesMeant(--this.#nodeUses > 0),
+  });
+  readonly #implicit: ActiveRules = new Map();
   readonly #selections = noSelections();
   #revision = 0;
 
@@ -87,7 +113,7 @@ export class PolicyEngine {
         : identity === IDENTITY_WORLD_IPV6
         ? WORLD_IPV6
         : undefined;
-      this.#addRecord(identityRecord(identity, labels, [], prefix));
+      this.#rules.putRecord(identityRecord(identity, labels, [], prefix));
     }
   }
 
@@ -137,19 +163,81 @@ export class PolicyEngine {
   }
 
   removeIdentity(identity: number): void {
-    if (this.#given.delete(identity)) this.#removeRecord(identity);
+    if (!this.#given.delete(identity)) return;
+    this.#rules.removeRecord(identity);
+    this.#local.refreshIdentity(identity);
   }
 
   /**
    * An address and the identity that the mesh gives it (a node's too: 1, 6, 7). Where the settings let prefixes match addresses
-   * inside the cluster, each gets a local identity of its own, which `takePrefixes` reports and look-ups must use.
+   * inside the cluster, each gets a local identity of its own, which `takePrefixes` reports and look-ups must use. Addresses inside
+   * the mesh never match FQDN peers.
    */
   putAddress(address: IpAddress, identity: number): void {
-    this.#local.putAddress(address, identity);
+    this.#local.putMesh(hostPrefix(address), identity);
   }
 
   removeAddress(address: IpAddress): void {
-    this.#local.removeAddress(address);
+    this.#local.removeMesh(hostPrefix(address));
+  }
+
+  /** A whole prefix of the mesh with one identity: as `putAddress`. The longest prefix counts. */
+  putPrefix(prefix: IpPrefix, identity: number): void {
+    this.#local.putMesh(prefix, identity);
+  }
+
+  removePrefix(prefix: IpPrefix): void {
+    this.#local.removeMesh(prefix);
+  }
+
+  /**
+   * A prefix of the mesh whose identity is a world one: reached through the mesh, and outside all the same. It gets a local identity,
+   * so that CIDR rules and learned names see its addresses.
+   */
+  putOutside(prefix: IpPrefix): void {
+    this.#local.putMesh(prefix, IDENTITY_WORLD);
+  }
+
+  removeOutside(prefix: IpPrefix): void {
+    this.#local.removeMesh(prefix);
+  }
+
+  /**
+   * A node's address with its labels, for peers that are nodes (`fromNodes`). `removeAddress` takes it back.
+   * @param labels plain keys, or with a source. The name of its cluster (`io.cilium.k8s.policy.cluster`) belongs to them: such peers
+   *               mean nodes of the local cluster unless they say otherwise
+   */
+  putNode(address: IpAddress, identity: number, labels: Labels): void {
+    const { [KEY_CLUSTER]: cluster, ...others } = labels;
+    const named = cluster === undefined ? {} : { [`${SOURCE_K8S}:${KEY_CLUSTER}`]: cluster };
+    this.#local.putMesh(hostPrefix(address), identity, { ...withSource(others, SOURCE_NODE), ...named });
+  }
+
+  /** Puts or replaces a CIDR group. Only policies with a rule that means it are bound again; so for services. */
+  putCidrGroup(group: CidrGroup): void {
+    this.#noteSource(this.#sources.putGroup(group));
+  }
+
+  removeCidrGroup(name: string): void {
+    this.#noteSource(this.#sources.removeGroup(name));
+  }
+
+  /** @param key "<namespace>/<name>" */
+  putService(key: string, service: PolicyService): void {
+    this.#noteSource(this.#sources.putService(key, service));
+  }
+
+  removeService(key: string): void {
+    this.#noteSource(this.#sources.removeService(key));
+  }
+
+  /**
+   * What a name stands for now. Addresses that a pattern in force names get a local identity each, which `takePrefixes` reports.
+   * @param name      as `canonicalName` of src/fqdn gives it
+   * @param addresses all that are alive; none: the name is forgotten
+   */
+  putNames(name: string, addresses: readonly IpAddress[]): void {
+    this.#names.put(name, addresses);
   }
 
   /** Current labels of the local cluster's namespaces: all of them. */
@@ -175,12 +263,12 @@ export class PolicyEngine {
   takeUpdate(): PolicyUpdate | undefined {
     if (!this.#resolve()) return undefined;
     const isFull = this.#revision === 0;
-    return isFull || this.#classes[0].isStale || this.#classes[1].isStale ? this.#makeUpdate(isFull) : undefined;
+    return isFull || this.#rules.isStale ? this.#rules.makeUpdate(++this.#revision, isFull) : undefined;
   }
 
   /** The whole table, for a datapath that starts anew. Later updates follow it. `undefined` as for `takeUpdate`. */
   takeFullUpdate(): PolicyUpdate | undefined {
-    return this.#resolve() ? this.#makeUpdate(true) : undefined;
+    return this.#resolve() ? this.#rules.makeUpdate(++this.#revision, true) : undefined;
   }
 
   /**
@@ -196,19 +284,32 @@ export class PolicyEngine {
     return this.#local.all();
   }
 
-  /** Identity that look-ups use for an address: of a member or node that was put, or outside the mesh. */
+  /** Identity that look-ups use for an address: of the mesh, learned for a name, of a prefix that rules mention, or the world's. */
   identityOfAddress(address: IpAddress): number {
     return this.#local.identityOf(address);
   }
 
-  /** Identity of an address outside the mesh. */
+  /** The same, for an address that is known to be outside. */
   identityOfOutside(address: IpAddress): number {
     return this.#local.identityOf(address);
   }
 
+  /** Patterns of the FQDN peers in force, sorted: names that they match are to be learned. Resolved as of the last update. */
+  fqdnPatterns(): readonly string[] {
+    return this.#names.patterns;
+  }
+
+  /** Proxies that rules in force need; that for DNS learns the names of FQDN peers as well. */
+  get proxiesNeeded(): { readonly http: boolean; readonly dns: boolean } {
+    return {
+      http: this.#rules.needsProxy("http"),
+      dns: this.#rules.needsProxy("dns") || this.#names.patterns.length > 0,
+    };
+  }
+
   /** What is in force: number of rules that select the subject, and identities known (reserved and prefixes among them). */
   get sizes(): { readonly rules: number; readonly identities: number; readonly policies: number } {
-    return { rules: this.#rules.size, identities: this.#index.size, policies: this.#policies.size };
+    return { rules: this.#rules.size, identities: this.#rules.identities, policies: this.#policies.size };
   }
 
   /** The rule behind an index, as of the last update. */
@@ -223,7 +324,7 @@ export class PolicyEngine {
 
   /** All rules in force, by index. */
   rules(): RuleRef[] {
-    return [...this.#rules.values()].map((rule) => rule.ref).sort((a, b) => a.index - b.index);
+    return [...this.#rules.all()].map((rule) => rule.ref).sort((a, b) => a.index - b.index);
   }
 
   /** Whether what no rule allows is dropped. False while subject or settings are not known; the table is closed then. */
@@ -237,42 +338,31 @@ export class PolicyEngine {
    * @param port  destination port, or ICMP type
    */
   explain(direction: Direction, other: number | Labels, protocol: number, port: number): Explanation {
-    const record = typeof other === "number" ? this.#index.get(other) : this.#stranger(other);
-    const rules = [...this.#rules.values()].filter((rule) => rule.bound.rule.direction === direction);
+    const record = typeof other === "number" ? this.#rules.record(other) : this.#stranger(other);
+    const asksBaseline = this.#asksBaseline(direction);
+    const rules = [...this.#rules.all()].filter(({ bound: { rule } }) =>
+      rule.direction === direction && (asksBaseline || rule.tier !== TIER_BASELINE)
+    );
     const why = explainFlow(rules, this.isEnforced(direction), record, protocol, port);
-    const isAudited = this.#settings?.policy.auditMode === true && why.verdict !== FORWARD;
-    return isAudited ? { ...why, verdict: FORWARD, audited: why.verdict } : why;
+    const isDropped = why.verdict !== FORWARD && why.verdict !== REDIRECT;
+    return isDropped && this.#isAudited ? { ...why, verdict: FORWARD, audited: why.verdict } : why;
+  }
+
+  /**
+   * What a proxy judges a redirected flow by, as of the last update: one rule that matches is enough. Empty when the flow is not to be
+   * redirected (any more): it is denied, no rule allows it, or a rule allows it without conditions.
+   */
+  l7RulesFor(direction: Direction, identity: number, protocol: number, port: number): readonly JudgedBy[] {
+    if (this.#revision === 0) return [];
+    return judgedBy(this.#rules.asked(direction, identity), makeKey(protocol, port));
   }
 
   // Identities
 
-  #addRecord(record: IdentityRecord): void {
-    for (const entry of this.#index.add(record)) {
-      for (const part of entry.users) this.#join(part, record);
-    }
-  }
-
   #putRecord(identity: number, labels: Labels, namedPorts: readonly NamedPort[]): void {
     const current = withNamespaceLabels(labels, this.#namespaces, this.#settings?.cluster ?? "");
-    this.#replaceRecord(identityRecord(identity, current, namedPorts));
+    this.#rules.putRecord(identityRecord(identity, current, namedPorts));
     this.#local.refreshIdentity(identity);
-  }
-
-  #removeRecord(identity: number): void {
-    this.#dropRecord(identity);
-    this.#local.refreshIdentity(identity);
-  }
-
-  #replaceRecord(record: IdentityRecord): void {
-    const before = this.#index.get(record.identity);
-    if (before !== undefined && sameRecord(before, record)) return;
-    this.#dropRecord(record.identity);
-    this.#addRecord(record);
-  }
-
-  #dropRecord(identity: number): void {
-    const record = this.#index.remove(identity);
-    if (record !== undefined) { for (const classes of this.#classes) classes.drop(record); }
   }
 
   #relabel(isMeant: (labels: Labels) => boolean): void {
@@ -285,52 +375,62 @@ export class PolicyEngine {
     return identityRecord(0, withNamespaceLabels(labels, this.#namespaces, this.#settings?.cluster ?? ""));
   }
 
-  #join(part: RulePart, record: IdentityRecord): void {
-    const instance = part.owner.instanceFor(part, record);
-    if (instance !== undefined) this.#classesOf(part).add(record, instance);
-  }
-
-  #classesOf(part: RulePart): Classes {
-    return this.#classes[part.owner.bound.rule.direction];
-  }
-
   // Resolution
 
   #refreshSubject(): void {
-    const labels = this.#subject?.labels ?? {};
-    this.#subjectSet = labelSet(withNamespaceLabels(labels, this.#namespaces, this.#settings?.cluster ?? ""));
+    const { labels = {}, nodeLabels } = this.#subject ?? {};
+    const current = withNamespaceLabels(labels, this.#namespaces, this.#settings?.cluster ?? "");
+    this.#subjectSets = subjectSets(current, nodeLabels);
   }
 
   #dirtyAll(): void {
-    this.#isRulesStale = true;
+    this.#isAllDirty = true;
     for (const key of this.#policies.keys()) this.#dirty.add(key);
+  }
+
+  #noteSource(change: SourceChange | undefined): void {
+    if (change === undefined) return;
+    for (const key of this.#sourceUsers) {
+      const specs = this.#policies.get(key)?.specs ?? [];
+      if (specs.some(({ rules }) => rules.some((rule) => mentions(rule, change)))) this.#dirty.add(key);
+    }
   }
 
   /** @returns false while there is nobody to resolve for */
   #resolve(): boolean {
     const settings = this.#settings;
     if (settings === undefined || this.#subject === undefined) return false;
-    if (!this.#isRulesStale && this.#dirty.size === 0) return true;
+    if (!this.#isAllDirty && this.#dirty.size === 0) return true;
     for (const key of this.#dirty) this.#reactivate(key);
     this.#dirty.clear();
     this.#replaceRules(LOCALHOST_POLICY, this.#implicit, implicitRules(this.#selections, settings.policy));
     for (const direction of [0, 1] as const) {
-      const closed = this.#isClosed(direction);
-      const isAudited = settings.policy.auditMode === true;
-      this.#classes[direction].setDefault(closed, closed ? (isAudited ? AUDITED : CLOSED) : OPEN, isAudited);
+      const isEnforced = this.#isClosed(direction);
+      const isAudited = this.#isAudited;
+      const otherwise = isEnforced ? (isAudited ? AUDITED : CLOSED) : OPEN;
+      const asksBaseline = this.#asksBaseline(direction);
+      this.#rules.setDefaults(direction, { isEnforced, otherwise, isAudited, asksBaseline });
     }
-    this.#isRulesStale = false;
+    this.#isAllDirty = false;
     return true;
   }
 
-  /** subject or settings changed: modes and implicit rules are to be looked at even without policies */
-  #isRulesStale = true;
-
-  readonly #implicit = new Map<string, ActiveRule>();
+  get #isAudited(): boolean {
+    return this.#settings?.policy.auditMode === true;
+  }
 
   #isClosed(direction: Direction): boolean {
-    const closing = direction === INGRESS ? this.#selections.closesIngress : this.#selections.closesEgress;
-    return isClosed(closing, this.#subjectSet, this.#settings!.policy);
+    return isClosed(this.#closing(direction), this.#subjectSets, this.#settings!.policy);
+  }
+
+  #asksBaseline(direction: Direction): boolean {
+    const settings = this.#settings?.policy;
+    return settings === undefined ||
+      isBaselineAsked(this.#closing(direction), this.#rules.hasPass(direction), settings);
+  }
+
+  #closing(direction: Direction): number {
+    return direction === INGRESS ? this.#selections.closesIngress : this.#selections.closesEgress;
   }
 
   /** Brings what is in force of one policy up to date. */
@@ -339,84 +439,18 @@ export class PolicyEngine {
     if (state === undefined) return;
     const specs = state.policy === undefined
       ? []
-      : selectingSpecs(state.policy, this.#subjectSet, this.#settings!.policy);
+      : selectingSpecs(state.policy, this.#subjectSets, this.#settings!.policy);
     for (const spec of state.specs) countSpec(this.#selections, spec, -1);
     for (const spec of specs) countSpec(this.#selections, spec, 1);
     state.specs = specs;
-    this.#replaceRules(key, state.rules, specs.flatMap((spec) => spec.rules));
+    const rules = specs.flatMap((spec) => spec.rules);
+    if (rules.some(hasSources)) this.#sourceUsers.add(key);
+    else this.#sourceUsers.delete(key);
+    this.#replaceRules(key, state.rules, rules);
     if (state.policy === undefined) this.#policies.delete(key);
   }
 
-  /** Rules of the same content stay as they are; new ones come before old ones go, so that shared prefixes keep their identity. */
-  #replaceRules(key: string, active: Map<string, ActiveRule>, rules: readonly Rule[]): void {
-    if (rules.length === 0 && active.size === 0) return;
-    const wanted = new Map<string, BoundRule>();
-    const binding = makeBinding(this.#settings!, this.#subject!.namedPorts);
-    for (const rule of rules) {
-      const bound = bindRule(rule, binding);
-      if (!wanted.has(bound.content)) wanted.set(bound.content, bound);
-    }
-    for (const [content, bound] of wanted) {
-      const kept = active.get(content);
-      if (kept === undefined) active.set(content, this.#activate(key, bound));
-      else if (kept.ref.path !== bound.rule.path) kept.ref = { ...kept.ref, path: bound.rule.path };
-    }
-    for (const [content, rule] of active) {
-      if (wanted.has(content)) continue;
-      active.delete(content);
-      this.#deactivate(rule);
-    }
+  #replaceRules(key: string, active: ActiveRules, rules: readonly Rule[]): void {
+    this.#rules.replace(key, active, rules, makeBinding(this.#settings!, this.#subject!.namedPorts, this.#sources));
   }
-
-  #activate(key: string, bound: BoundRule): ActiveRule {
-    const rule = new ActiveRule(this.#numbers.take(), key, bound);
-    this.#rules.set(rule.ref.index, rule);
-    for (const prefix of prefixesOf(bound)) this.#local.usePrefix(prefix);
-    for (const part of rule.parts) {
-      if (part.peers === undefined) {
-        for (const instance of part.instances.values()) this.#classesOf(part).addForEverybody(instance);
-        continue;
-      }
-      part.entries = part.peers.map((peer) => this.#index.use(peer, part));
-      for (const entry of part.entries) for (const record of entry.matched) this.#join(part, record);
-    }
-    return rule;
-  }
-
-  #deactivate(rule: ActiveRule): void {
-    rule.kill();
-    this.#rules.delete(rule.ref.index);
-    this.#numbers.give(rule.ref.index);
-    for (const part of rule.parts) {
-      if (part.peers === undefined) this.#classesOf(part).touchEverybody();
-      for (const entry of part.entries) {
-        for (const record of entry.matched) this.#classesOf(part).touch(record);
-        this.#index.release(entry, part);
-      }
-    }
-    for (const prefix of prefixesOf(rule.bound)) this.#local.releasePrefix(prefix);
-  }
-
-  #makeUpdate(isFull: boolean): PolicyUpdate {
-    return {
-      revision: ++this.#revision,
-      isFull,
-      ruleCount: this.#numbers.count,
-      freshRules: this.#numbers.takeFresh(),
-      ingress: this.#classes[0].flush(isFull),
-      egress: this.#classes[1].flush(isFull),
-    };
-  }
-}
-
-/** Every prefix that a rule mentions, holes too. */
-function prefixesOf(bound: BoundRule): IpPrefix[] {
-  return (bound.peers ?? []).flatMap((peer) => (peer.kind === "cidr" ? [peer.prefix, ...peer.except] : []));
-}
-
-/** A prefix belongs to its identity: it does not change. */
-function sameRecord(a: IdentityRecord, b: IdentityRecord): boolean {
-  const names = Object.keys(b.set.labels);
-  return names.length === a.set.pairs.length && names.every((name) => a.set.labels[name] === b.set.labels[name]) &&
-    a.place === b.place && JSON.stringify(a.namedPorts) === JSON.stringify(b.namedPorts);
 }

@@ -2,12 +2,12 @@
  * Why a packet passes or not: every rule that matches, and the one that decides. Works on rules, not on the compiled table, so it is
  * also a second opinion about it.
  */
-import { DROP_POLICY_DENIED, DROP_POLICY_DENY, FORWARD, type Verdict } from "../verdict.ts";
+import { DROP_POLICY_DENIED, DROP_POLICY_DENY, FORWARD, REDIRECT, type Verdict } from "../verdict.ts";
 import { type BoundRule, keyRanges, resolveNames } from "./bind.ts";
 import { precedenceOf } from "./compile.ts";
 import { makeKey } from "./decision.ts";
 import { type IdentityRecord, matchesPeer } from "./identity_index.ts";
-import type { RuleVerdict } from "./model.ts";
+import type { L7Rules, RuleVerdict } from "./model.ts";
 
 /** A rule by what people call it. */
 export interface RuleRef {
@@ -29,8 +29,16 @@ export interface Explanation {
   readonly matched: readonly RuleRef[];
   /** what no rule allows is dropped in this direction */
   readonly isEnforced: boolean;
+  /** what the proxy judges by, when the verdict is REDIRECT; else empty. One that matches is enough */
+  readonly l7: readonly JudgedBy[];
   /** the drop that audit mode held back; only there when it did */
   readonly audited?: Verdict;
+}
+
+/** A rule that a proxy completes. */
+export interface JudgedBy {
+  readonly rule: RuleRef;
+  readonly l7: L7Rules;
 }
 
 export interface ExplainedRule {
@@ -51,13 +59,49 @@ export function explainFlow(
 ): Explanation {
   const key = makeKey(protocol, port);
   const matching = [...rules].filter((rule) => matchesFlow(rule.bound, other, key)).sort(compareRules);
-  const decidedBy = matching.find((rule, i) => rule.ref.verdict !== "pass" && !isPassed(matching, i))?.ref;
-  const verdict = decidedBy === undefined
-    ? (isEnforced ? DROP_POLICY_DENIED : FORWARD)
-    : decidedBy.verdict === "deny"
-    ? DROP_POLICY_DENY
-    : FORWARD;
-  return { verdict, decidedBy, matched: matching.map((rule) => rule.ref), isEnforced };
+  const deciding = decidingOf(matching);
+  return {
+    verdict: deciding === undefined ? (isEnforced ? DROP_POLICY_DENIED : FORWARD) : verdictOf(deciding),
+    decidedBy: deciding?.ref,
+    matched: matching.map((rule) => rule.ref),
+    isEnforced,
+    l7: alternativesOf(matching, deciding),
+  };
+}
+
+/**
+ * What a proxy judges a flow by; empty when no L7 rule decides.
+ * @param asked rules about the other side, strongest first, with the ranges of keys that each has there
+ */
+export function judgedBy(
+  asked: readonly { readonly rule: ExplainedRule; readonly ranges: Uint32Array }[],
+  key: number,
+): JudgedBy[] {
+  const matching = asked.filter(({ ranges }) => holds(ranges, key)).map(({ rule }) => rule);
+  return alternativesOf(matching, decidingOf(matching));
+}
+
+/** The first that decides. @param matching strongest first */
+function decidingOf(matching: readonly ExplainedRule[]): ExplainedRule | undefined {
+  return matching.find((rule, i) => rule.ref.verdict !== "pass" && !isPassed(matching, i));
+}
+
+/**
+ * The L7 rules beside the one that decides, itself among them: all of the same weight and for the same proxy. Rules for HTTP and for
+ * DNS on one port (of different policies; Cilium calls it a conflict and applies neither) cannot both be served: the first in order
+ * takes the flow to its proxy, and the other kind opens nothing, so the mistake never lets more through than either policy says.
+ */
+function alternativesOf(matching: readonly ExplainedRule[], deciding: ExplainedRule | undefined): JudgedBy[] {
+  const kind = deciding?.bound.rule.l7?.kind;
+  if (deciding === undefined || kind === undefined) return [];
+  return matching.flatMap((rule) => {
+    const { l7 } = rule.bound.rule;
+    return l7?.kind === kind && precedence(rule) === precedence(deciding) ? [{ rule: rule.ref, l7 }] : [];
+  });
+}
+
+function verdictOf({ ref, bound }: ExplainedRule): Verdict {
+  return ref.verdict === "deny" ? DROP_POLICY_DENY : bound.rule.l7 === undefined ? FORWARD : REDIRECT;
 }
 
 /** A stronger rule of its tier passes the flow on. */
@@ -89,5 +133,5 @@ function compareRules(a: ExplainedRule, b: ExplainedRule): number {
 }
 
 function precedence(rule: ExplainedRule): number {
-  return precedenceOf(rule.ref.tier, rule.bound.rule.priority, rule.ref.verdict);
+  return precedenceOf(rule.bound.rule);
 }

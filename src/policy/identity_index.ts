@@ -5,6 +5,7 @@
 import { type IpPrefix, prefixContains } from "../ip/address.ts";
 import { KEY_CLUSTER, KEY_NAMESPACE, KEY_SERVICE_ACCOUNT, type Labels } from "../identity/labels.ts";
 import { IDENTITY_WORLD } from "../identity/reserved.ts";
+import { PrefixTree } from "../ip/prefix_tree.ts";
 import type { CidrMatch, NamedPort, Requirement } from "./model.ts";
 import { type BoundSelector, type LabelSet, labelSet, matchesSelector } from "./selector.ts";
 
@@ -75,8 +76,8 @@ interface Posting {
 
 export class IdentityIndex<User> {
   readonly #records = new Map<number, IdentityRecord>();
-  /** records that a prefix can hold */
-  readonly #outside = new Set<IdentityRecord>();
+  /** records of prefixes: one for each */
+  readonly #byPrefix = new PrefixTree<IdentityRecord>();
   readonly #postings = new Map<string, Posting>();
   readonly #entries = new Map<string, PeerEntry<User>>();
   /** entries anchored at (key, value) */
@@ -85,7 +86,7 @@ export class IdentityIndex<User> {
   readonly #byKey = new Map<string, Set<PeerEntry<User>>>();
   /** entries with no positive condition */
   readonly #unanchored = new Set<PeerEntry<User>>();
-  readonly #cidrs = new Set<PeerEntry<User>>();
+  readonly #cidrs = new PrefixTree<Set<PeerEntry<User>>>();
 
   get(identity: number): IdentityRecord | undefined {
     return this.#records.get(identity);
@@ -102,7 +103,7 @@ export class IdentityIndex<User> {
   /** Adds an identity that is not there. @returns the entries that match it */
   add(record: IdentityRecord): PeerEntry<User>[] {
     this.#records.set(record.identity, record);
-    if (isOutside(record)) this.#outside.add(record);
+    if (record.prefix !== undefined) this.#byPrefix.set(record.prefix, record);
     for (const [key, value] of record.set.pairs) this.#post(key, value, record);
     const entries = this.#entriesOf(record);
     for (const entry of entries) entry.matched.add(record);
@@ -115,7 +116,7 @@ export class IdentityIndex<User> {
     if (record === undefined) return undefined;
     for (const entry of this.#entriesOf(record)) entry.matched.delete(record);
     for (const [key, value] of record.set.pairs) this.#unpost(key, value, record);
-    this.#outside.delete(record);
+    if (record.prefix !== undefined) this.#byPrefix.delete(record.prefix);
     this.#records.delete(identity);
     return record;
   }
@@ -141,6 +142,9 @@ export class IdentityIndex<User> {
     if (entry.users.size > 0) return;
     this.#entries.delete(entry.peer.id);
     for (const anchors of this.#anchorsOf(entry.peer)) anchors.delete(entry);
+    if (entry.peer.kind === "cidr" && this.#cidrs.get(entry.peer.prefix)?.size === 0) {
+      this.#cidrs.delete(entry.peer.prefix);
+    }
   }
 
   #entriesOf(record: IdentityRecord): PeerEntry<User>[] {
@@ -154,7 +158,9 @@ export class IdentityIndex<User> {
       collect(this.#byKey.get(key));
     }
     collect(this.#unanchored);
-    if (isOutside(record)) collect(this.#cidrs);
+    for (const prefix of record.identity === IDENTITY_WORLD ? WHOLE_WORLD : [record.prefix]) {
+      if (prefix !== undefined) { for (const entries of this.#cidrs.around(prefix)) collect(entries); }
+    }
     return found;
   }
 
@@ -183,7 +189,10 @@ export class IdentityIndex<User> {
 
   /** Lists that together hold everyone whom a peer can match. */
   #candidates(peer: BoundPeer): Iterable<Iterable<IdentityRecord>> {
-    if (peer.kind === "cidr") return [this.#outside];
+    if (peer.kind === "cidr") {
+      const world = peer.prefix.length === 0 ? this.#records.get(IDENTITY_WORLD) : undefined;
+      return [this.#byPrefix.within(peer.prefix), world === undefined ? [] : [world]];
+    }
     const anchor = this.#bestAnchor(peer.selector);
     if (anchor === undefined) return [this.#records.values()];
     const posting = this.#postings.get(anchor.key);
@@ -226,7 +235,11 @@ export class IdentityIndex<User> {
   }
 
   #anchorsOf(peer: BoundPeer): Set<PeerEntry<User>>[] {
-    if (peer.kind === "cidr") return [this.#cidrs];
+    if (peer.kind === "cidr") {
+      let entries = this.#cidrs.get(peer.prefix);
+      if (entries === undefined) this.#cidrs.set(peer.prefix, entries = new Set());
+      return [entries];
+    }
     const anchor = this.#chosen.get(peer);
     if (anchor === undefined) return [this.#unanchored];
     if (anchor.operator === "Exists") return [setIn(this.#byKey, anchor.key)];
@@ -239,9 +252,11 @@ export class IdentityIndex<User> {
 /** Keys that nearly every identity has: poor anchors when nothing is known yet. */
 const COMMON_KEYS = [KEY_CLUSTER, KEY_NAMESPACE, KEY_SERVICE_ACCOUNT];
 
-function isOutside(record: IdentityRecord): boolean {
-  return record.prefix !== undefined || record.identity === IDENTITY_WORLD;
-}
+/** What identity 2 stands for. */
+const WHOLE_WORLD: readonly IpPrefix[] = [{ address: new Uint8Array(4), length: 0 }, {
+  address: new Uint8Array(16),
+  length: 0,
+}];
 
 function setIn<T>(map: Map<string, Set<T>>, key: string): Set<T> {
   let set = map.get(key);

@@ -6,17 +6,30 @@
  * little. A new policy or setting needs a new `Reach`.
  */
 import { formatLabelList, type Labels } from "../identity/labels.ts";
-import { countSpec, type EngineSettings, implicitRules, isClosed, noSelections, selectingSpecs } from "./active.ts";
+import { FORWARD, REDIRECT } from "../verdict.ts";
+import {
+  countSpec,
+  type EngineSettings,
+  implicitRules,
+  isBaselineAsked,
+  isClosed,
+  noSelections,
+  selectingSpecs,
+  subjectSets,
+} from "./active.ts";
 import { bindRule, type BoundRule, keyRanges, makeBinding, resolveNames } from "./bind.ts";
-import { type CompiledRule, compileSegments, precedenceOf } from "./compile.ts";
-import { KEY_END, KIND_FORWARD, KIND_NO_RULE, kindOf, makeDecision } from "./decision.ts";
+import { type CompiledRule, compileSegments, kindOfRule, precedenceOf } from "./compile.ts";
+import { KEY_END, KIND_FORWARD, KIND_NO_RULE, kindOf, makeDecision, VERDICT_OF_KIND } from "./decision.ts";
 import { type IdentityRecord, identityRecord, matchesPeer } from "./identity_index.ts";
-import { type Direction, EGRESS, INGRESS, type NamedPort, type Policy } from "./model.ts";
+import { type Direction, EGRESS, INGRESS, type NamedPort, type Policy, TIER_BASELINE } from "./model.ts";
+import { PeerSources } from "./peer_sources.ts";
 
 /** One end of the question. */
 export interface ReachMember {
   readonly labels: Labels;
   readonly namedPorts: readonly NamedPort[];
+  /** of its node, for policies with a nodeSelector */
+  readonly nodeLabels?: Labels;
 }
 
 /** A member with what policies say about it. */
@@ -32,12 +45,15 @@ interface Known {
 export class Reach {
   readonly #policies: readonly Policy[];
   readonly #settings: EngineSettings;
+  readonly #sources: PeerSources;
   readonly #known = new Map<string, Known>();
   readonly #byMember = new WeakMap<ReachMember, Known>();
 
-  constructor(policies: Iterable<Policy>, settings: EngineSettings) {
+  /** @param sources groups and services that policies name; they must not change */
+  constructor(policies: Iterable<Policy>, settings: EngineSettings, sources = new PeerSources()) {
     this.#policies = [...policies];
     this.#settings = settings;
+    this.#sources = sources;
   }
 
   /** Whether any packet may start a flow from one to the other, or back. A member always reaches its like and itself the same way. */
@@ -57,7 +73,7 @@ export class Reach {
   #look(member: ReachMember): Known {
     const seen = this.#byMember.get(member);
     if (seen !== undefined) return seen;
-    const key = formatLabelList(member.labels) + JSON.stringify(member.namedPorts);
+    const key = formatLabelList(member.labels) + JSON.stringify([member.namedPorts, member.nodeLabels]);
     let known = this.#known.get(key);
     if (known === undefined) this.#known.set(key, known = this.#resolve(member));
     this.#byMember.set(member, known);
@@ -66,20 +82,23 @@ export class Reach {
 
   #resolve(member: ReachMember): Known {
     const record = identityRecord(0, member.labels, member.namedPorts);
+    const sets = subjectSets(member.labels, member.nodeLabels);
     const { policy } = this.#settings;
-    const specs = this.#policies.flatMap((one) => selectingSpecs(one, record.set, policy));
+    const specs = this.#policies.flatMap((one) => selectingSpecs(one, sets, policy));
     const selections = noSelections();
     for (const spec of specs) countSpec(selections, spec, 1);
-    const binding = makeBinding(this.#settings, member.namedPorts);
+    const binding = makeBinding(this.#settings, member.namedPorts, this.#sources);
+    const rules = [...specs.flatMap((spec) => spec.rules), ...implicitRules(selections, policy)];
+    const closing = [selections.closesIngress, selections.closesEgress] as const;
+    const asksBaseline = closing.map((count, direction) => {
+      const hasPass = rules.some((rule) => rule.direction === direction && rule.verdict === "pass");
+      return isBaselineAsked(count, hasPass, policy);
+    });
     return {
       record,
-      rules: [...specs.flatMap((spec) => spec.rules), ...implicitRules(selections, policy)].map((rule) =>
-        bindRule(rule, binding)
-      ),
-      closes: [
-        isClosed(selections.closesIngress, record.set, policy),
-        isClosed(selections.closesEgress, record.set, policy),
-      ],
+      rules: rules.filter(({ tier, direction }) => tier !== TIER_BASELINE || asksBaseline[direction])
+        .map((rule) => bindRule(rule, binding)),
+      closes: [isClosed(closing[0], sets, policy), isClosed(closing[1], sets, policy)],
       answers: new Map(),
       number: this.#known.size,
     };
@@ -108,8 +127,9 @@ function compiled({ rule }: BoundRule, ranges: Uint32Array): CompiledRule {
   return {
     index: 0,
     tier: rule.tier,
-    precedence: precedenceOf(rule.tier, rule.priority, rule.verdict),
+    precedence: precedenceOf(rule),
     verdict: rule.verdict,
+    kind: kindOfRule(rule),
     ranges,
   };
 }
@@ -119,11 +139,17 @@ function meet(a: readonly number[], b: readonly number[]): boolean {
   let i = 0;
   let j = 0;
   while (i < a.length && j < b.length) {
-    if (kindOf(a[i + 1]!) === KIND_FORWARD && kindOf(b[j + 1]!) === KIND_FORWARD) return true;
+    if (isOpen(a[i + 1]!) && isOpen(b[j + 1]!)) return true;
     const endA = a[i + 2] ?? KEY_END;
     const endB = b[j + 2] ?? KEY_END;
     if (endA <= endB) i += 2;
     if (endB <= endA) j += 2;
   }
   return false;
+}
+
+/** What a proxy has to judge may pass. */
+function isOpen(decision: number): boolean {
+  const verdict = VERDICT_OF_KIND[kindOf(decision)];
+  return verdict === FORWARD || verdict === REDIRECT;
 }

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { type CompiledRule, compileSegments, precedenceOf } from "../../../src/policy/compile.ts";
+import { type CompiledRule, compileSegments, kindOfRule, precedenceOf } from "../../../src/policy/compile.ts";
 import {
   KEY_END,
   KIND_DENY,
@@ -16,7 +16,9 @@ import { type RuleVerdict, TIER_ADMIN, TIER_BASELINE, TIER_NORMAL } from "../../
 const OTHERWISE = makeDecision(KIND_NO_RULE, -1);
 
 function rule(index: number, verdict: RuleVerdict, ranges: number[], tier = TIER_NORMAL, priority = 0): CompiledRule {
-  return { index, tier, verdict, precedence: precedenceOf(tier, priority, verdict), ranges: Uint32Array.from(ranges) };
+  const weight = { tier, priority, verdict };
+  const precedence = precedenceOf(weight);
+  return { index, tier, verdict, precedence, kind: kindOfRule(weight), ranges: Uint32Array.from(ranges) };
 }
 
 function compile(rules: CompiledRule[]): number[] {

@@ -224,7 +224,7 @@ describe("PolicyEngine", () => {
     const stranger = engine.explain(0, memberLabels("client", "shop"), 6, 80);
     expect(stranger).toEqual(why);
     const nobody = engine.explain(0, 999_999, 6, 80);
-    expect(nobody).toEqual({ verdict: 133, decidedBy: undefined, matched: [], isEnforced: true });
+    expect(nobody).toEqual({ verdict: 133, decidedBy: undefined, matched: [], isEnforced: true, l7: [] });
   });
 
   it("names the rule that nobody wrote", () => {
