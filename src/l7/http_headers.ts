@@ -56,6 +56,7 @@ const NEVER_DROPPED: ReadonlySet<string> = new Set(["content-length", "host", "e
 export function readRequestHead(raw: readonly string[], version: string): RequestHead | BadHead {
   if (raw.length > MAX_HEADERS * 2) return { refusal: `there are more than ${MAX_HEADERS} headers`, status: 431 };
   const hosts = valuesOf(raw, "host");
+  if (hosts.length === 0 && version !== "1.0") return { refusal: "there is no Host header", status: 400 };
   if (hosts.length > 1) return { refusal: "there are two Host headers", status: 400 };
   if (hosts[0] !== undefined && !isAuthority(hosts[0])) {
     return { refusal: "the Host header cannot be read", status: 400 };

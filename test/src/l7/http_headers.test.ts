@@ -9,8 +9,10 @@ import {
   readTrailers,
 } from "../../../src/l7/http_headers.ts";
 
+const HOST = ["Host", "h"];
+
 const refusalOf = (raw: string[], version = "1.1"): string => {
-  const head = readRequestHead(raw, version);
+  const head = readRequestHead(raw.includes("Host") ? raw : [...HOST, ...raw], version);
   return "refusal" in head ? `${head.status} ${head.refusal}` : "";
 };
 
@@ -40,14 +42,14 @@ describe("readRequestHead", () => {
   });
 
   it("knows how the body is delimited", () => {
-    const long = readRequestHead(["Content-Length", "12"], "1.1");
+    const long = readRequestHead(["Content-Length", "12"], "1.0");
     expect(long).toMatchObject({
       framing: "length",
       lengthBytes: 12,
       headers: ["Content-Length", "12"],
       host: undefined,
     });
-    const chunked = readRequestHead(["Transfer-Encoding", " Chunked", "Trailer", "x"], "1.1");
+    const chunked = readRequestHead([...HOST, "Transfer-Encoding", " Chunked", "Trailer", "x"], "1.1");
     expect(chunked).toMatchObject({ framing: "chunked", lengthBytes: 0, headers: [] });
   });
 
@@ -68,7 +70,9 @@ describe("readRequestHead", () => {
     [["Host", "user@h"], "400 the Host"],
   ])("refuses %j", (raw, refusal) => expect(refusalOf(raw)).toContain(refusal));
 
-  it("refuses a chunked HTTP/1.0 request, and too many headers", () => {
+  it("refuses HTTP/1.1 without a Host, chunks in HTTP/1.0, and too many headers", () => {
+    expect(readRequestHead([], "1.1")).toMatchObject({ status: 400, refusal: "there is no Host header" });
+    expect(readRequestHead([], "1.0")).toMatchObject({ host: undefined });
     expect(refusalOf(["Transfer-Encoding", "chunked"], "1.0")).toContain("HTTP/1.0");
     expect(refusalOf(Array.from({ length: MAX_HEADERS * 2 + 2 }, () => "x"))).toContain("431");
   });
@@ -79,14 +83,17 @@ describe("readRequestHead", () => {
   });
 
   it("sees an upgrade only where Connection names it", () => {
-    expect(readRequestHead(["Connection", "x, Upgrade", "Upgrade", "WebSocket"], "1.1")).toMatchObject({
+    expect(readRequestHead([...HOST, "Connection", "x, Upgrade", "Upgrade", "WebSocket"], "1.1")).toMatchObject({
       upgrade: "websocket",
     });
-    expect(readRequestHead(["Upgrade", "websocket"], "1.1")).toMatchObject({ upgrade: undefined, headers: [] });
+    expect(readRequestHead([...HOST, "Upgrade", "websocket"], "1.1")).toMatchObject({
+      upgrade: undefined,
+      headers: [],
+    });
   });
 
   it("keeps that the client takes trailers", () => {
-    expect(readRequestHead(["TE", "gzip, trailers"], "1.1")).toMatchObject({ headers: ["TE", "trailers"] });
+    expect(readRequestHead([...HOST, "TE", "gzip, trailers"], "1.1")).toMatchObject({ headers: ["TE", "trailers"] });
   });
 
   it("never throws, and forwards nothing that ends at this hop", () => {
