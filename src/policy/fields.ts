@@ -11,12 +11,22 @@ export class Problems {
   readonly errors: PolicyError[] = [];
 
   add(path: string, code: PolicyErrorCode, message: string): undefined {
-    if (this.errors.length < MAX_ERRORS) this.errors.push({ path, message, code });
+    if (!this.isFull) this.errors.push({ path, message, code });
     return undefined;
   }
 
   get any(): boolean {
     return this.errors.length > 0;
+  }
+
+  /** No more errors are kept. */
+  get isFull(): boolean {
+    return this.errors.length >= MAX_ERRORS;
+  }
+
+  /** As `didYouMean`, and nothing when full: the comparison is what a hostile document would make us pay for. */
+  hint(text: string, words: readonly string[]): string {
+    return this.isFull ? "" : didYouMean(text, words);
   }
 
   /** An object whose fields are all in `known`. Unknown ones are noted; the object is returned all the same. */
@@ -65,14 +75,15 @@ export class Problems {
     const text = this.text(value, path);
     if (text === undefined) return undefined;
     if ((words as readonly string[]).includes(text)) return text as T;
-    return this.add(path, "BAD_VALUE", `${quote(text)} is not one of ${words.join(", ")}${didYouMean(text, words)}`);
+    return this.add(path, "BAD_VALUE", `${quote(text)} is not one of ${words.join(", ")}${this.hint(text, words)}`);
   }
 
   #unknownField(name: string, path: string, known: readonly string[]): void {
+    if (this.isFull) return;
     this.add(
       joinPath(path, name),
       "UNKNOWN_FIELD",
-      `Unknown field ${quote(name)}${didYouMean(name, known) || `; known: ${known.join(", ")}`}`,
+      `Unknown field ${quote(name)}${this.hint(name, known) || `; known: ${known.join(", ")}`}`,
     );
   }
 }

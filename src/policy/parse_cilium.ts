@@ -146,36 +146,41 @@ function readEnableDefaultDeny(
 
 function readSection(value: unknown, path: string, section: Section, problems: Problems): Rule[] {
   const rules: Rule[] = [];
-  if (value === undefined) return rules;
-  problems.items(value, path)?.forEach((item, i) => rules.push(...readEntry(item, `${path}[${i}]`, section, problems)));
+  const items = value === undefined ? undefined : problems.items(value, path);
+  const known = entryFields(section);
+  items?.forEach((item, i) => readEntry(item, `${path}[${i}]`, section, known, problems, rules));
   return rules;
 }
 
+function entryFields(section: Section): string[] {
+  return [...peerFields(section), ...(section.verdict === "allow" ? ["authentication"] : []), "toPorts", "icmps"];
+}
+
 /** One rule for what needs no proxy, and one for each block of ports that has L7 rules. */
-function readEntry(item: unknown, path: string, section: Section, problems: Problems): Rule[] {
-  const known = [
-    ...peerFields(section),
-    ...(section.verdict === "allow" ? ["authentication"] : []),
-    "toPorts",
-    "icmps",
-  ];
+function readEntry(
+  item: unknown,
+  path: string,
+  section: Section,
+  known: readonly string[],
+  problems: Problems,
+  into: Rule[],
+): void {
   const entry = problems.object(item, path, known);
-  if (entry === undefined) return [];
+  if (entry === undefined) return;
   refuseAuthentication(field(entry, "authentication"), joinPath(path, "authentication"), problems);
   const peers = readPeers(entry, path, section, problems);
   const part = readPortPart(entry, path, section, problems);
   const common = { direction: section.direction, tier: TIER_NORMAL, priority: 0, verdict: section.verdict };
   if (part === undefined) {
     // `{}` admits nothing, though the direction is closed by it: the opposite of NetworkPolicy.
-    return [{ ...common, peers: peers ?? [], ports: undefined, names: [], path }];
+    into.push({ ...common, peers: peers ?? [], ports: undefined, names: [], path });
+    return;
   }
-  const rules: Rule[] = [];
   const { plain } = part;
-  if (plain !== undefined) rules.push({ ...common, peers, ports: plain.ranges, names: plain.names, path });
+  if (plain !== undefined) into.push({ ...common, peers, ports: plain.ranges, names: plain.names, path });
   for (const { ports, l7, path } of part.proxied) {
-    rules.push({ ...common, peers, ports: ports.ranges, names: ports.names, l7, path });
+    into.push({ ...common, peers, ports: ports.ranges, names: ports.names, l7, path });
   }
-  return rules;
 }
 
 function refuseAuthentication(value: unknown, path: string, problems: Problems): void {

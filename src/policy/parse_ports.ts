@@ -1,6 +1,6 @@
 /** Ports and ICMP types of both kinds of policy. @see facts policy.md sections 1 and 6 */
 import type { PolicyFeatures } from "./features.ts";
-import { didYouMean, field, joinPath, type Problems, quote } from "./fields.ts";
+import { field, joinPath, type Problems, quote } from "./fields.ts";
 import {
   type PortName,
   type PortRange,
@@ -229,7 +229,7 @@ function readCiliumProtocol(
     return problems.add(path, "BAD_VALUE", `Protocol ${quote(word)} has no ports; use the field "icmps"`);
   }
   const words = ["TCP", "UDP", "SCTP", "ANY"];
-  return problems.add(path, "BAD_VALUE", `${quote(word)} is not one of ${words.join(", ")}${didYouMean(word, words)}`);
+  return problems.add(path, "BAD_VALUE", `${quote(word)} is not one of ${words.join(", ")}${problems.hint(word, words)}`);
 }
 
 /** One entry of `icmps`. The type stands where a port would. */
@@ -275,6 +275,6 @@ function readIcmpType(
   return problems.add(
     path,
     "BAD_VALUE",
-    `${quote(value)} is no ICMP type of ${family}${didYouMean(value, Object.keys(names))}`,
+    `${quote(value)} is no ICMP type of ${family}${problems.hint(value, Object.keys(names))}`,
   );
 }
