@@ -225,9 +225,9 @@ function deviceOf(agent: Agent): DeviceDocument {
   return {
     tun: facts?.tun ?? datapath.tun,
     isUp: agent.link !== undefined,
-    mtuBytes: datapath.mtu,
+    mtuBytes: agent.mtuBytes,
     wireguardPort: facts?.port ?? datapath.wireguardPort,
-    offload: { ...facts?.offload },
+    offload: facts === undefined ? {} : { ...facts.offload, memberAeads: facts.offload.memberAeads.join(", ") },
     routes: agent.mesh.routes(),
     starts: agent.datapathStarts,
   };
@@ -273,7 +273,7 @@ function dropOf(drop: DropRecord): DropDocument {
     text: REASONS.get(drop.verdict)?.text ?? "Dropped",
     source: drop.source ?? null,
     destination: drop.destination ?? null,
-    protocol: PROTOCOLS.get(drop.protocol) ?? String(drop.protocol),
+    protocol: PROTOCOL_NAMES.get(drop.protocol) ?? String(drop.protocol),
     sourcePort: drop.sourcePort,
     destinationPort: drop.destinationPort,
     identity: drop.identity,
@@ -281,7 +281,7 @@ function dropOf(drop: DropRecord): DropDocument {
 }
 
 /** IANA protocol numbers that people know by name */
-const PROTOCOLS: ReadonlyMap<number, string> = new Map([
+export const PROTOCOL_NAMES: ReadonlyMap<number, string> = new Map([
   [1, "ICMP"],
   [6, "TCP"],
   [17, "UDP"],

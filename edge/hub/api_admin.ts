@@ -16,7 +16,9 @@ import { Hono } from "hono";
 import * as v from "valibot";
 import type { Log } from "../../src/ports.ts";
 import type { AdminConnection, AdminMember, AdminStatus, ApplyAnswer } from "../sync/admin_client.ts";
+import type { DryRunReport } from "../sync/dry_run.ts";
 import { parseEndpoint } from "../sync/endpoint.ts";
+import type { DryRunPuts } from "./dry_runs.ts";
 import { FailureLimiter } from "./limits.ts";
 import type { CreateTokenOptions, HubState, Member } from "./state.ts";
 import type { ConnectionInfo, Remote } from "./sync_server.ts";
@@ -53,6 +55,8 @@ export interface AdminApiOptions {
   /** `host:port` that tokens carry unless they are told otherwise */
   readonly advertise: () => readonly string[];
   readonly status: () => AdminStatus;
+  /** asks the members what a change would newly drop */
+  readonly dryRun: (puts: DryRunPuts, members: readonly string[]) => Promise<DryRunReport | undefined>;
   readonly connectionOf: (memberName: string) => ConnectionInfo | undefined;
   readonly log: Log;
   /** monotonic */
@@ -184,17 +188,20 @@ function isHub(state: Pick<HubState, "members">, name: string): boolean {
   return state.members().some((member) => member.isHub && member.name === name);
 }
 
-function addObjects(app: Hono, { state, log }: AdminApiOptions): void {
+function addObjects(app: Hono, options: AdminApiOptions): void {
+  const { state, log } = options;
   app.post("/apply", async (c) => {
     const body = await readBody(c, APPLY_REQUEST, MAX_APPLY_BYTES);
     if ("answer" in body) return body.answer;
     const { documents, dryRun = false } = body.value;
-    const result = await state.apply(documents, dryRun);
-    if ("errors" in result) {
-      return reply(c, { applied: [], revision: null, errors: result.errors } satisfies ApplyAnswer);
+    const outcome = await state.apply(documents, dryRun);
+    if ("errors" in outcome) {
+      return reply(c, { applied: [], revision: null, errors: outcome.errors } satisfies ApplyAnswer);
     }
+    const { puts = [], ...result } = outcome;
     if (!dryRun) log.info("applied", { objects: result.applied.length, revision: result.revision });
-    return reply(c, { ...result, errors: [] } satisfies ApplyAnswer);
+    const report = dryRun ? await askMembers(options, puts) : undefined;
+    return reply(c, { ...result, errors: [], ...(report && { dryRun: report }) } satisfies ApplyAnswer);
   });
   app.get("/objects", (c) => reply(c, { objects: state.get(c.req.query("kind"), c.req.query("namespace")) }));
   app.delete("/objects", async (c) => {
@@ -204,6 +211,12 @@ function addObjects(app: Hono, { state, log }: AdminApiOptions): void {
     log.info("deleted", { kind, namespace, name });
     return reply(c, {});
   });
+}
+
+/** Nobody is asked about nothing. */
+async function askMembers({ state, dryRun }: AdminApiOptions, puts: DryRunPuts): Promise<DryRunReport | undefined> {
+  if (puts.length === 0) return { members: [] };
+  return await dryRun(puts, state.members().filter((member) => member.state === "active").map(({ name }) => name));
 }
 
 function memberOf(member: Member, connection: ConnectionInfo | undefined): Record<keyof AdminMember, unknown> {

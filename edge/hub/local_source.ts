@@ -2,15 +2,20 @@
  * The mesh state of the hub's own agent: a subscription in the same process instead of a connection. It gets exactly the frames that
  * any other member would.
  */
+import type { Log } from "../../src/ports.ts";
 import type { StateSink, StateSource } from "../sync/source.ts";
+import type { DryRuns } from "./dry_runs.ts";
 import type { HubState, Subscription } from "./state.ts";
 
 export interface LocalSourceOptions {
-  readonly state: Pick<HubState, "subscribe">;
+  readonly state: Pick<HubState, "subscribe" | "noteAeads">;
   /** the hub's member name */
   readonly name: string;
   /** Unix milliseconds */
   readonly unixMs: () => number;
+  readonly log: Log;
+  /** where this member's answers to dry runs are asked for; absent: nowhere */
+  readonly dryRuns?: Pick<DryRuns, "addLocal">;
 }
 
 export class LocalSource implements StateSource {
@@ -22,7 +27,8 @@ export class LocalSource implements StateSource {
   }
 
   start(sink: StateSink): void {
-    const { state, name, unixMs } = this.#options;
+    const { state, name, unixMs, dryRuns } = this.#options;
+    if (sink.evaluate !== undefined) dryRuns?.addLocal(name, sink.evaluate);
     let isSynced = false;
     this.#subscription = state.subscribe(
       name,
@@ -35,6 +41,13 @@ export class LocalSource implements StateSource {
       },
       (reason) => sink.status({ state: "refused", detail: reason, hub: "local" }),
     );
+  }
+
+  announce(aeads: readonly string[]): void {
+    const { state, name, log } = this.#options;
+    state.noteAeads(name, aeads).catch((error: unknown) => {
+      log.error("hub-announce-failed", { reason: error instanceof Error ? error.message : String(error) });
+    });
   }
 
   stop(): Promise<void> {

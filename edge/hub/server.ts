@@ -247,6 +247,7 @@ export class HubServer {
         caPin: keys.caPin,
         advertise: () => this.advertised(),
         status: () => this.status(),
+        dryRun: (puts, members) => this.sync.dryRuns.run(puts, [], members),
         connectionOf: (name) => this.sync.connectionOf(name),
         log,
         nowMs: this.#nowMs,

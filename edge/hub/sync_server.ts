@@ -15,11 +15,14 @@ import { encodeFrame, FRAME_HEADER_BYTES, FrameReader, MAX_MEMBER_FRAME_BYTES } 
 import {
   type AuthMessage,
   authMessageOf,
+  DOES_DRY_RUN,
+  HUB_TAKES,
   type HubMessage,
   type MemberReport,
   readMemberMessage,
   timeMessageOf,
 } from "../sync/messages.ts";
+import { DryRuns } from "./dry_runs.ts";
 import { encodeFrame as encodeState } from "./frames.ts";
 import type { HubState, Subscription } from "./state.ts";
 
@@ -92,12 +95,14 @@ export class SyncServer {
     sentBytes: 0,
   };
   readonly options: SyncServerOptions;
+  readonly dryRuns: DryRuns;
   readonly #sessions = new Set<SyncSession>();
   readonly #members = new Map<string, SyncSession>();
   #unauthenticated = 0;
 
   constructor(options: SyncServerOptions) {
     this.options = options;
+    this.dryRuns = new DryRuns(options.nowMs, () => this.#members);
   }
 
   /** Whether another connection may be taken. */
@@ -126,11 +131,13 @@ export class SyncServer {
   /** Pings, time-outs, late reports. Call it about once a second. @param nowMs monotonic */
   tick(nowMs: number): void {
     for (const session of this.#sessions) session.tick(nowMs);
+    this.dryRuns.tick(nowMs);
   }
 
   /** Ends all connections; their members come back to whatever listens next. */
   close(): void {
     for (const session of this.#sessions) session.destroy();
+    this.dryRuns.close();
   }
 
   /** For sessions: this one speaks for a member now; an older one of the same member ends. */
@@ -147,7 +154,10 @@ export class SyncServer {
   leave(name: string | undefined, session: SyncSession): void {
     if (!this.#sessions.delete(session)) return;
     if (name === undefined) this.#unauthenticated--;
-    else if (this.#members.get(name) === session) this.#members.delete(name);
+    else if (this.#members.get(name) === session) {
+      this.#members.delete(name);
+      this.dryRuns.gone(name);
+    }
   }
 }
 
@@ -162,6 +172,7 @@ class SyncSession {
   #name: string | undefined;
   #sinceUnixMs = 0;
   #version = "";
+  #does: readonly string[] = [];
   #subscription: Subscription | undefined;
   #isFull = false;
   #isOver = false;
@@ -201,6 +212,7 @@ class SyncSession {
       cluster,
       unixMs: time,
       signature: this.#signTime(time),
+      takes: HUB_TAKES,
     });
     this.#push(head);
   }
@@ -213,6 +225,13 @@ class SyncSession {
       appliedRevision: this.#appliedRevision,
       sentBytes: this.#sentBytes,
     };
+  }
+
+  /** Asks for a dry run. @param frame a `dryRun` message, encoded @returns false: it does not do any, or its line is full */
+  ask(frame: Uint8Array): boolean {
+    if (this.#isOver || this.#isFull || !this.#does.includes(DOES_DRY_RUN)) return false;
+    this.#write(frame);
+    return true;
   }
 
   tick(nowMs: number): void {
@@ -283,8 +302,13 @@ class SyncSession {
         this.#appliedRevision = message.revision;
         return;
       case "report":
+        this.#does = message.report.does ?? [];
         this.#lateReport = message.report;
         return;
+      case "ping":
+        return this.#send({ t: "pong" });
+      case "dryRunResult":
+        return this.#server.dryRuns.answer(this.#name!, message.id, message.result);
       case "pong":
         return;
     }
@@ -303,6 +327,7 @@ class SyncSession {
     this.#name = member.name;
     this.#sinceUnixMs = unixMs();
     this.#version = auth.report.version;
+    this.#does = auth.report.does ?? [];
     this.#server.counters.authenticated++;
     this.#server.enter(member.name, this);
     log.debug("sync-connected", { member: member.name, from: this.#remote.address });
@@ -333,7 +358,8 @@ class SyncSession {
     const seen = formatEndpoint({ host: this.#remote.address, port: report.wireguardPort });
     const endpoints = [...new Set([seen, ...report.endpoints])];
     const { state, log } = this.#server.options;
-    state.noteConnection(this.#name!, { endpoints, localAddress: report.localAddress }).catch((error: unknown) => {
+    const { localAddress, aeads } = report;
+    state.noteConnection(this.#name!, { endpoints, localAddress, ...(aeads && { aeads }) }).catch((error: unknown) => {
       log.error("sync-report-failed", { member: this.#name, reason: String(error) });
     });
   }

@@ -6,6 +6,7 @@
  */
 import { EdgeError, type EdgeErrorCode } from "../errors.ts";
 import { TrustedClock } from "./clock.ts";
+import type { DryRunReport } from "./dry_run.ts";
 import { type Endpoint, formatEndpoint, parseEndpoint } from "./endpoint.ts";
 import { HttpConnection } from "./http.ts";
 import { connectTls, resolveEndpoint } from "./tls.ts";
@@ -115,6 +116,8 @@ export interface ApplyAnswer {
   readonly revision: number | null;
   /** nothing was stored if there is one */
   readonly errors: readonly { readonly index: number; readonly object: string; readonly message: string }[];
+  /** of a dry run without errors; absent: a hub of an older release, or one that is busy with others */
+  readonly dryRun?: DryRunReport;
 }
 
 export type KubernetesObject = Readonly<Record<string, unknown>>;

@@ -10,11 +10,14 @@ import { EdgeError, errnoOf, messageOf } from "../errors.ts";
 import { Backoff, pause } from "./backoff.ts";
 import type { TrustedClock } from "./clock.ts";
 import { makeSigner, type Signer, verifyEd25519 } from "./ed25519.ts";
+import { type DryRunResult, fitResult, NO_FLOWS } from "./dry_run.ts";
 import { type Endpoint, formatEndpoint, parseEndpoint } from "./endpoint.ts";
-import { encodeFrame, FrameReader, MAX_HUB_FRAME_BYTES } from "./frames.ts";
+import { encodeFrame, FrameReader, MAX_HUB_FRAME_BYTES, MAX_MEMBER_FRAME_BYTES } from "./frames.ts";
 import { HttpConnection } from "./http.ts";
 import {
   authMessageOf,
+  DOES_DRY_RUN,
+  type DryRunMessage,
   type HubMessage,
   type MemberMessage,
   type MemberReport,
@@ -30,6 +33,8 @@ import { connectTls, resolveEndpoint, unreachable } from "./tls.ts";
 const CONNECT_TIMEOUT_MS = 10_000;
 /** The hub pings every 30 s: after two and a half of them without a word, it or the way to it is gone. */
 const SILENCE_MS = 75_000;
+/** JSON is longer than the MessagePack that is sent. */
+const MAX_RESULT_BYTES = MAX_MEMBER_FRAME_BYTES - 1024;
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 30_000;
 
@@ -42,7 +47,7 @@ export interface HubClientOptions {
   /** Ed25519 public key that the hub signs with, 32 octets */
   readonly recordKey: Uint8Array;
   /** what to say about this member; called at each connection and by `reportNow` */
-  readonly report: () => Omit<MemberReport, "localAddress">;
+  readonly report: () => Omit<MemberReport, "localAddress" | "aeads" | "does">;
   readonly clock: TrustedClock;
   readonly log: Log;
   /** pauses between tries; for tests */
@@ -64,6 +69,7 @@ export class HubClient implements StateSource {
   #sink: StateSink | undefined;
   #loop: Promise<void> = Promise.resolve();
   #stream: Stream | undefined;
+  #aeads: readonly string[] = [];
   #status: SourceStatus = { state: "connecting" };
   /** cuts a pause short */
   #hurry = new AbortController();
@@ -75,6 +81,15 @@ export class HubClient implements StateSource {
     const pin = pinOfCa(options.caPem);
     if (pin === undefined) throw new EdgeError("EDGE_STATE_INVALID", "Cannot read the hub's CA certificate: damaged");
     this.#caPin = pin;
+  }
+
+  probe(): boolean {
+    return this.#stream?.probe() ?? false;
+  }
+
+  announce(aeads: readonly string[]): void {
+    this.#aeads = aeads;
+    this.reportNow();
   }
 
   start(sink: StateSink): void {
@@ -169,9 +184,11 @@ export class HubClient implements StateSource {
       caPin: this.#caPin,
       options: this.#options,
       sink: () => this.#sink,
+      aeads: () => this.#aeads,
       synced: () => {
         this.#options.log.info("hub-synced", { hub });
-        this.#tell({ state: "synced", hub });
+        const localAddress = stream.localAddress;
+        this.#tell({ state: "synced", hub, ...(localAddress !== "" && { localAddress }) });
       },
       time: (unixMs) => {
         if (this.#status.state === "synced") this.#tell({ ...this.#status, hubUnixMs: unixMs });
@@ -199,6 +216,7 @@ interface StreamContext {
   readonly caPin: Uint8Array;
   readonly options: HubClientOptions;
   readonly sink: () => StateSink | undefined;
+  readonly aeads: () => readonly string[];
   /** the first state of this connection was applied */
   readonly synced: () => void;
   readonly time: (unixMs: number) => void;
@@ -211,7 +229,10 @@ class Stream {
   readonly #reader: FrameReader;
   #phase: "hello" | "welcome" | "open" | "ended" = "hello";
   #challenge: Uint8Array = new Uint8Array(0);
+  /** fields of a report and messages that the hub takes beyond the first ones */
+  #takes: readonly string[] = [];
   #isSynced = false;
+  #isEvaluating = false;
   #silence: ReturnType<typeof setTimeout> | undefined;
   #end: (ending: Ending) => void = () => {};
 
@@ -237,6 +258,17 @@ class Stream {
 
   close(reason: string): void {
     this.#finish({ kind: "lost", reason, wasSynced: this.#isSynced });
+  }
+
+  /** Of this end; "" when the runtime does not say. */
+  get localAddress(): string {
+    return (this.#socket.localAddress ?? "").replace(/^::ffff:(?=[0-9.]+$)/, "");
+  }
+
+  probe(): boolean {
+    if (this.#phase !== "open" || !this.#takes.includes("ping")) return false;
+    this.#send({ t: "ping" });
+    return true;
   }
 
   report(): void {
@@ -266,11 +298,13 @@ class Stream {
 
   #onMessage(value: unknown): void {
     const message = readHubMessage(value);
+    if (this.#phase === "open") this.#context.sink()?.heard?.();
     if (message === undefined || !this.#isExpected(message)) {
       return this.close("the hub sent what this release does not understand");
     }
     switch (message.t) {
       case "hello":
+        this.#takes = message.takes;
         return this.#answerHello(message.challenge, message.unixMs, message.signature);
       case "welcome":
         this.#phase = "open";
@@ -280,6 +314,10 @@ class Stream {
       case "ping":
         if (this.#learnTime(message.unixMs, message.signature)) this.#send({ t: "pong" });
         return;
+      case "pong":
+        return;
+      case "dryRun":
+        return void this.#answerDryRun(message);
       default:
         this.#context.sink()?.apply(message);
         this.#send({ t: "ack", revision: message.revision });
@@ -287,6 +325,24 @@ class Stream {
         this.#isSynced = true;
         this.#context.synced();
     }
+  }
+
+  /** One at a time: a dry run costs a whole resolution. */
+  async #answerDryRun({ id, puts, deletes }: DryRunMessage): Promise<void> {
+    let result: DryRunResult;
+    if (this.#isEvaluating) result = { ...NO_FLOWS, fault: "another dry run is still going on" };
+    else {
+      this.#isEvaluating = true;
+      try {
+        const evaluate = this.#context.sink()?.evaluate;
+        result = await evaluate?.(puts, deletes) ?? { ...NO_FLOWS, fault: "this member does not do dry runs" };
+      } catch (error) {
+        result = { ...NO_FLOWS, fault: messageOf(error) };
+      } finally {
+        this.#isEvaluating = false;
+      }
+    }
+    this.#send({ t: "dryRunResult", id, result: fitResult(result, MAX_RESULT_BYTES) });
   }
 
   #isExpected(message: HubMessage): boolean {
@@ -322,8 +378,10 @@ class Stream {
   }
 
   #makeReport(): MemberReport {
-    const localAddress = (this.#socket.localAddress ?? "").replace(/^::ffff:(?=[0-9.]+$)/, "");
-    return { ...this.#context.options.report(), localAddress };
+    const { options, sink } = this.#context;
+    const aeads = this.#takes.includes("aeads") ? { aeads: this.#context.aeads() } : {};
+    const does = this.#takes.includes("does") ? { does: sink()?.evaluate === undefined ? [] : [DOES_DRY_RUN] } : {};
+    return { ...options.report(), localAddress: this.localAddress, ...aeads, ...does };
   }
 
   #send(message: MemberMessage): void {

@@ -10,13 +10,20 @@
  *       ping  signed time                   ->
  *                                           <-    pong
  *                                           <-    report  where it listens now
+ *       dryRun  entries  (*)                ->
+ *                                           <-    dryRunResult  flows that they would newly drop
+ *                                           <-    ping  (*)
+ *       pong                                ->
  *       refused  ("revoked", ...)           ->
+ *
+ * (*) only where the other side says that it takes it: a hub in its hello, a member in its report.
  *
  * `snapshot` and `delta` are the frames of `src/mesh/entries.ts`. The hub speaks first, so that a member signs nothing that it was
  * not asked for. An octet that does not belong ends the connection.
  */
-import type { StateFrame } from "../../src/mesh/entries.ts";
+import type { EntryValue, StateFrame } from "../../src/mesh/entries.ts";
 import { parseAddress } from "../../src/ip/address.ts";
+import { type DryRunResult, readDryRunResult } from "./dry_run.ts";
 import { parseEndpoint } from "./endpoint.ts";
 
 /** The `Upgrade` that turns `GET /v1/sync` into this stream. */
@@ -24,7 +31,18 @@ export const SYNC_UPGRADE = "edgemesh-sync";
 export const SYNC_PATH = "/v1/sync";
 const VERSION = 1;
 const MAX_ENDPOINTS = 8;
+const MAX_TAKES = 32;
+/** as records have them (`src/mesh/records.ts`) */
+const AEAD_NAME = /^[a-z0-9-]{1,32}$/;
+const MAX_AEADS = 8;
 const MAX_TEXT_CHARS = 255;
+
+/** What a report may hold beyond what every hub has taken from the first: a hub names them in its hello. */
+export const REPORT_FIELDS: readonly string[] = ["aeads", "does"];
+/** All that a hub of this release takes beyond what every hub has taken: fields of a report, and messages. */
+export const HUB_TAKES: readonly string[] = [...REPORT_FIELDS, "ping"];
+/** What a member may be asked for, as `does` of its report says. */
+export const DOES_DRY_RUN = "dry-run";
 
 /** What a member says about itself; the hub judges it. */
 export interface MemberReport {
@@ -35,6 +53,10 @@ export interface MemberReport {
   /** 1 to 65535 */
   readonly wireguardPort: number;
   readonly version: string;
+  /** AEADs for transport data beside WireGuard's own; only to a hub that takes it, absent: none */
+  readonly aeads?: readonly string[];
+  /** what it answers beside state, `DOES_...`; only to a hub that takes it, absent: nothing */
+  readonly does?: readonly string[];
 }
 
 /** Where a member stands in the hub's history. */
@@ -54,6 +76,8 @@ export interface HelloMessage {
   readonly unixMs: number;
   /** by the hub's record key over `timeMessageOf` */
   readonly signature: Uint8Array;
+  /** fields of a report and messages that this hub takes beyond the first ones; a first hub names none */
+  readonly takes: readonly string[];
 }
 
 export interface AuthMessage {
@@ -86,15 +110,33 @@ export interface PingMessage {
   readonly signature: Uint8Array;
 }
 
-/** What a hub sends besides state. */
-export type HubMessage = HelloMessage | WelcomeMessage | RefusedMessage | PingMessage | StateFrame;
+/** Asks which recent flows a change of entries would newly drop. Only of a member that does it. */
+export interface DryRunMessage {
+  readonly t: "dryRun";
+  readonly id: number;
+  readonly puts: readonly (readonly [key: string, value: EntryValue])[];
+  readonly deletes: readonly string[];
+}
+
+/** What a hub sends besides state. `pong` answers a member's ping. */
+export type HubMessage =
+  | HelloMessage
+  | WelcomeMessage
+  | RefusedMessage
+  | PingMessage
+  | { readonly t: "pong" }
+  | DryRunMessage
+  | StateFrame;
 
 /** What a member sends. */
 export type MemberMessage =
   | AuthMessage
   | { readonly t: "ack"; readonly revision: number }
   | { readonly t: "pong" }
-  | { readonly t: "report"; readonly report: MemberReport };
+  /** only to a hub that takes it */
+  | { readonly t: "ping" }
+  | { readonly t: "report"; readonly report: MemberReport }
+  | { readonly t: "dryRunResult"; readonly id: number; readonly result: DryRunResult };
 
 /** What the device signs: heading, the hub's challenge, the pin of the hub's CA. Worth nothing at another hub. */
 export function authMessageOf(challenge: Uint8Array, caPin: Uint8Array): Uint8Array {
@@ -142,7 +184,13 @@ export function readMemberMessage(value: unknown): MemberMessage | undefined {
       if (!hasKeys(value, ["t", "revision"]) || !isCount(value["revision"])) return undefined;
       return { t: "ack", revision: value["revision"] };
     case "pong":
-      return hasKeys(value, ["t"]) ? { t: "pong" } : undefined;
+    case "ping":
+      return hasKeys(value, ["t"]) ? { t: value["t"] } : undefined;
+    case "dryRunResult": {
+      const { id } = value;
+      const result = hasKeys(value, ["t", "id", "result"]) ? readDryRunResult(value["result"]) : undefined;
+      return result && isCount(id) ? { t: "dryRunResult", id, result } : undefined;
+    }
     case "report": {
       const report = hasKeys(value, ["t", "report"]) ? readReport(value["report"]) : undefined;
       return report && { t: "report", report };
@@ -164,7 +212,9 @@ export function readHubMessage(value: unknown): HubMessage | undefined {
       const signature = octets(value["signature"], 64);
       const { version, cluster, unixMs } = value;
       if (version !== VERSION || !challenge || !signature || !isText(cluster) || !isCount(unixMs)) return undefined;
-      return { t: "hello", version, challenge, cluster, unixMs, signature };
+      const takes = value["takes"] ?? [];
+      if (!isTexts(takes, MAX_TAKES)) return undefined;
+      return { t: "hello", version, challenge, cluster, unixMs, signature, takes };
     }
     case "welcome":
       return isText(value["name"]) ? { t: "welcome", name: value["name"] } : undefined;
@@ -177,6 +227,13 @@ export function readHubMessage(value: unknown): HubMessage | undefined {
       const signature = octets(value["signature"], 64);
       const { unixMs } = value;
       return signature && isCount(unixMs) ? { t: "ping", unixMs, signature } : undefined;
+    }
+    case "pong":
+      return { t: "pong" };
+    case "dryRun": {
+      const { id, puts, deletes } = value;
+      if (!isCount(id) || !isPairs(puts) || !Array.isArray(deletes)) return undefined;
+      return deletes.every((key) => typeof key === "string") ? { t: "dryRun", id, puts, deletes } : undefined;
     }
     case "snapshot": {
       const { epoch, revision, entries } = value;
@@ -195,13 +252,17 @@ export function readHubMessage(value: unknown): HubMessage | undefined {
 }
 
 function readReport(value: unknown): MemberReport | undefined {
-  if (!isMap(value) || !hasKeys(value, ["endpoints", "localAddress", "wireguardPort", "version"])) return undefined;
-  const { endpoints, localAddress, wireguardPort, version } = value;
+  const keys = ["endpoints", "localAddress", "wireguardPort", "version", ...REPORT_FIELDS];
+  if (!isMap(value) || !hasKeys(value, keys)) return undefined;
+  const { endpoints, localAddress, wireguardPort, version, aeads, does } = value;
   if (!Array.isArray(endpoints) || endpoints.length > MAX_ENDPOINTS) return undefined;
   if (!endpoints.every((text) => isText(text) && isAddressAndPort(text))) return undefined;
   if (typeof localAddress !== "string" || (localAddress !== "" && !parseAddress(localAddress))) return undefined;
   if (!isCount(wireguardPort) || wireguardPort < 1 || wireguardPort > 65535 || !isText(version)) return undefined;
-  return { endpoints: endpoints as string[], localAddress, wireguardPort, version };
+  if (aeads !== undefined && !isTexts(aeads, MAX_AEADS, AEAD_NAME)) return undefined;
+  if (does !== undefined && !isTexts(does, MAX_TAKES)) return undefined;
+  const more = { ...(aeads && { aeads }), ...(does && { does }) };
+  return { endpoints: endpoints as string[], localAddress, wireguardPort, version, ...more };
 }
 
 function isAddressAndPort(text: string): boolean {
@@ -230,6 +291,10 @@ function octets(value: unknown, count: number): Uint8Array | undefined {
 
 function isText(value: unknown): value is string {
   return typeof value === "string" && value.length > 0 && value.length <= MAX_TEXT_CHARS;
+}
+
+function isTexts(value: unknown, max: number, pattern = /./): value is string[] {
+  return Array.isArray(value) && value.length <= max && value.every((text) => isText(text) && pattern.test(text));
 }
 
 function isCount(value: unknown): value is number {

@@ -3,6 +3,7 @@
  * a mesh file. The agent gives a sink; the source fills it for as long as it runs.
  */
 import type { StateFrame } from "../../src/mesh/entries.ts";
+import type { Evaluate } from "./dry_run.ts";
 import type { ResumePoint } from "./messages.ts";
 
 /** How a source stands with its hub. */
@@ -18,6 +19,8 @@ export type SourceStatus = {
   hub?: string;
   /** the newest time that a hub signed, Unix milliseconds */
   hubUnixMs?: number;
+  /** address of this end of the connection, while it is synced; of a source without a connection none */
+  localAddress?: string;
 };
 
 /** What an agent offers to its source. All calls come from the control thread, one after the other. */
@@ -26,14 +29,28 @@ export interface StateSink {
   apply(frame: StateFrame): void;
   /** Told at every change. */
   status(status: SourceStatus): void;
+  /** Something came from the hub, whatever it was; told before it is looked at. */
+  heard?(): void;
+  /** Says which recent flows a change would newly drop; without it this member is not asked. */
+  readonly evaluate?: Evaluate;
   /** What was applied last; `undefined`: nothing, a snapshot is needed. */
   resume(): ResumePoint | undefined;
 }
 
 /** A stream of mesh state. */
 export interface StateSource {
+  /**
+   * Says which AEADs this member seals transport data with beside WireGuard's own, now and at each new connection. Before `start`,
+   * and again when it changes.
+   */
+  announce(aeads: readonly string[]): void;
   /** Starts it; once. */
   start(sink: StateSink): void;
+  /**
+   * Asks the hub for a word, which the sink hears of.
+   * @returns false: there is no connection, or the hub cannot be asked; it speaks by itself every 30 s then
+   */
+  probe?(): boolean;
   /** Ends it; nothing is told to the sink afterwards. */
   stop(): Promise<void>;
 }
