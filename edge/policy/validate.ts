@@ -59,11 +59,17 @@ export function validateText(
   let valid = 0;
   for (const { value, position, positionOf } of manifest.documents) {
     const object = nameOf(value);
-    const add = (path: string, code: string, message: string) =>
-      findings.push({ file, ...positionOf(path), object, path, code, message });
+    const findingOf = ({ path, code, message }: PolicyError) => ({
+      file,
+      ...positionOf(path),
+      object,
+      path,
+      code,
+      message,
+    });
     const result = readObject(value, features);
     if ("errors" in result) {
-      for (const { path, code, message } of result.errors) add(path, code, message);
+      findings.push(...result.errors.map(findingOf).sort((a, b) => a.line - b.line));
       continue;
     }
     const { key } = result;
@@ -71,7 +77,10 @@ export function validateText(
     if (before === undefined) {
       seen.set(key, `${file}:${position.line}`);
       valid++;
-    } else add("metadata.name", "CONFLICT", `${object} is there already: ${before}`);
+    } else {
+      const message = `${object} is there already: ${before}`;
+      findings.push(findingOf({ path: "metadata.name", code: "CONFLICT", message }));
+    }
   }
   return { documents: manifest.documents.length, valid, findings };
 }

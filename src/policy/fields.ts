@@ -9,9 +9,12 @@ export type Fields = Readonly<Record<string, unknown>>;
 
 export class Problems {
   readonly errors: PolicyError[] = [];
+  /** paths of fields that a misspelt one was meant to be, and of the objects that they are in */
+  readonly #meant = new Set<string>();
 
+  /** What is missing only because its name was misspelt is not said again. */
   add(path: string, code: PolicyErrorCode, message: string): undefined {
-    if (!this.isFull) this.errors.push({ path, message, code });
+    if (!this.isFull && !(code === "MISSING" && this.#meant.has(path))) this.errors.push({ path, message, code });
     return undefined;
   }
 
@@ -64,7 +67,8 @@ export class Problems {
   /** An integer within the two, both inclusive. */
   integer(value: unknown, path: string, least: number, most: number): number | undefined {
     if (typeof value !== "number" || !Number.isInteger(value)) {
-      return this.add(path, "WRONG_TYPE", `Expected a whole number, got ${nameOfType(value)}`);
+      const hint = typeof value === "string" && /^[0-9]{1,9}$/.test(value) ? `: write ${value} without quotes` : "";
+      return this.add(path, "WRONG_TYPE", `Expected a whole number, got ${nameOfType(value)}${hint}`);
     }
     if (value >= least && value <= most) return value;
     return this.add(path, "BAD_VALUE", `${value} is not within ${least} to ${most}`);
@@ -80,11 +84,10 @@ export class Problems {
 
   #unknownField(name: string, path: string, known: readonly string[]): void {
     if (this.isFull) return;
-    this.add(
-      joinPath(path, name),
-      "UNKNOWN_FIELD",
-      `Unknown field ${quote(name)}${this.hint(name, known) || `; known: ${known.join(", ")}`}`,
-    );
+    const meant = nearest(name, known);
+    if (meant !== undefined) this.#meant.add(path).add(joinPath(path, meant));
+    const hint = meant === undefined ? `known: ${known.join(", ")}` : `did you mean ${quote(meant)}?`;
+    this.add(joinPath(path, name), "UNKNOWN_FIELD", `Unknown field ${quote(name)}; ${hint}`);
   }
 }
 
@@ -116,14 +119,19 @@ function nameOfType(value: unknown): string {
 
 /** `; did you mean "x"?` for the nearest word, or nothing when none is near. */
 export function didYouMean(text: string, words: readonly string[]): string {
-  if (text.length > 40) return "";
+  const word = nearest(text, words);
+  return word === undefined ? "" : `; did you mean ${quote(word)}?`;
+}
+
+function nearest(text: string, words: readonly string[]): string | undefined {
+  if (text.length > 40) return undefined;
   let best: string | undefined;
   let bestDistance = Math.max(1, Math.floor(text.length / 3)) + 1;
   for (const word of words) {
     const distance = editDistance(text.toLowerCase(), word.toLowerCase());
     if (distance < bestDistance) [best, bestDistance] = [word, distance];
   }
-  return best === undefined ? "" : `; did you mean ${quote(best)}?`;
+  return best;
 }
 
 /** Levenshtein: fewest insertions, deletions and replacements. */

@@ -105,9 +105,9 @@ describe("readPolicy", () => {
           if (errorsOf(copy).length > 0) refused++;
         },
       ),
-      { numRuns: 10_000 },
+      { numRuns: 3000 },
     );
-    expect(refused).toBeGreaterThan(3000);
+    expect(refused).toBeGreaterThan(1000);
   });
 
   it("answers random octets, and valid text with random octets in it, with errors or a policy", () => {

@@ -570,6 +570,21 @@ describe("readPolicy", () => {
     expect("errors" in result && result.errors.map((e) => e.path)).toEqual(["specs[1].ingress[0].fromX"]);
   });
 
+  it("does not say that a field is missing whose name was misspelt, in its place or in the object", () => {
+    const misspelt = [
+      cnp({ egress: [{ toFQDNs: [{ matchPatern: "*" }] }] }),
+      service({ k8sService: { servicename: "s" } }),
+      { ...cnp({}), spec: { endpointSelecter: {}, ingress: [{}] } },
+      { ...cnp({}), spec: { endpointSelector: {}, ingres: [{}] } },
+    ];
+    for (const document of misspelt) {
+      const result = readPolicy(document);
+      expect("errors" in result && result.errors.map(({ code }) => code)).toEqual(["UNKNOWN_FIELD"]);
+    }
+    const both = readPolicy({ ...cnp({}), spec: { endpointSelecter: {} } });
+    expect("errors" in both && both.errors.map(({ code }) => code)).toEqual(["UNKNOWN_FIELD"]);
+  });
+
   it("names all errors, up to a limit", () => {
     const result = readPolicy(kports(...new Array(500).fill({ port: 0 })));
     expect("errors" in result && result.errors.length).toBe(MAX_ERRORS);
