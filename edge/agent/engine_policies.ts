@@ -1,39 +1,37 @@
 /**
- * `Policies` by the policy engine of `src/policy`. Brings three things together that go to the datapath in one message: the mesh's
- * tables, the policy table, and the prefixes that policies name (CIDR rules), which must never take the place of a mesh entry.
+ * `Policies` by the policy engine of `src/policy`. Brings together what goes to the datapath in one message: the mesh's tables, the
+ * policy table, and the ipcache, in which the prefixes of policies lie over those of the mesh (`ip_layers.ts`).
  */
-import type { DatapathCommand } from "../../src/datapath/control.ts";
-import type { Labels } from "../../src/identity/labels.ts";
-import { labelsOfMember } from "../../src/identity/member_labels.ts";
-import { formatPrefix, type IpPrefix } from "../../src/ip/address.ts";
-import type { MemberRecord, NamedPort } from "../../src/mesh/entries.ts";
+import type { DatapathCommand, PutIp } from "../../src/datapath/control.ts";
+import type { RedirectedFlow } from "../../src/datapath/redirect_view.ts";
+import { isWorldIdentity } from "../../src/identity/reserved.ts";
+import { formatPrefix, type IpAddress, type IpPrefix, parseAddress } from "../../src/ip/address.ts";
+import { IpLayers } from "../../src/mesh/ip_layers.ts";
 import type { MeshChange, MeshState } from "../../src/mesh/state.ts";
 import { PolicyEngine, type RuleRef } from "../../src/policy/engine.ts";
-import { readPolicy } from "../../src/policy/read_policy.ts";
+import type { Direction } from "../../src/policy/model.ts";
 import type { PolicyUpdate } from "../../src/policy/table.ts";
-import type { Policies } from "./policies.ts";
+import { DROP_NOT_READY, FORWARD, type Verdict } from "../../src/verdict.ts";
+import type { L7RuleOf } from "../proxy/doors.ts";
+import { EngineFeed } from "./engine_feed.ts";
+import type { Policies, ProxyNeeds } from "./policies.ts";
+import type { ProxyKind } from "./proxies.ts";
 
 /** Real policies. One per agent. */
 export function makePolicies(): Policies {
   return new EnginePolicies();
 }
 
-interface Given {
-  readonly labels: Labels;
-  readonly namedPorts: readonly NamedPort[];
-}
-
 class EnginePolicies implements Policies {
   readonly #engine = new PolicyEngine();
-  readonly #refused = new Map<string, string>();
-  /** identities that the engine was given */
-  #given = new Map<number, Given>();
-  /** prefixes of policies that the datapath holds */
-  #prefixes = new Map<string, { prefix: IpPrefix; identity: number }>();
+  readonly #feed = new EngineFeed(this.#engine);
+  readonly #layers = new IpLayers();
+  /** prefixes of the mesh that the engine was told to be outside */
+  readonly #outside = new Set<string>();
   #revision = 0;
 
   get refused(): ReadonlyMap<string, string> {
-    return this.#refused;
+    return this.#feed.refused;
   }
 
   get revision(): number {
@@ -42,6 +40,10 @@ class EnginePolicies implements Policies {
 
   get isEnforced(): { ingress: boolean; egress: boolean } {
     return { ingress: this.#engine.isEnforced(0), egress: this.#engine.isEnforced(1) };
+  }
+
+  get needs(): ProxyNeeds {
+    return this.#engine.proxiesNeeded;
   }
 
   rules(): readonly RuleRef[] {
@@ -53,135 +55,100 @@ class EnginePolicies implements Policies {
   }
 
   apply(change: MeshChange, mesh: MeshState): readonly DatapathCommand[] {
-    this.#feed(change, mesh);
-    if (!isWhole(mesh)) return change.commands;
-    const update = this.#engine.takeUpdate();
-    this.#engine.takePrefixes(); // all of them are looked at below: mesh entries that came or went count too
-    const { removals, puts } = this.#alignPrefixes(mesh);
-    return [...removals, ...change.commands, ...this.#commandOf(update), ...puts];
+    this.#feed.apply(change, mesh);
+    this.#layers.setOwn(ownPrefixes(mesh));
+    const others = change.commands.filter((command) => !this.#takeIp(command));
+    const policy = isWhole(mesh) ? this.#resolve(this.#engine.takeUpdate()) : [];
+    const { removals, puts } = this.#layers.takeChanges();
+    return [...removals, ...others, ...puts, ...policy];
   }
 
   full(mesh: MeshState): readonly DatapathCommand[] {
-    if (!isWhole(mesh)) return mesh.allCommands();
-    const update = this.#engine.takeFullUpdate();
-    this.#engine.takePrefixes();
-    this.#prefixes = new Map();
-    const { puts } = this.#alignPrefixes(mesh);
-    return [...mesh.allCommands(), ...this.#commandOf(update), ...puts];
+    const policy = isWhole(mesh) ? this.#resolve(this.#engine.takeFullUpdate()) : [];
+    const others = mesh.allCommands().filter(({ op }) => op !== "ip");
+    return [...others, ...this.#layers.all(), ...policy];
   }
 
-  #commandOf(update: PolicyUpdate | undefined): DatapathCommand[] {
+  fqdnPatterns(): readonly string[] {
+    return this.#engine.fqdnPatterns();
+  }
+
+  putNames(names: ReadonlyMap<string, readonly string[]>): readonly DatapathCommand[] {
+    for (const [name, addresses] of names) {
+      this.#engine.putNames(name, addresses.flatMap((address) => parseAddress(address) ?? []));
+    }
+    const policy = this.#resolve(this.#engine.takeUpdate());
+    const { removals, puts } = this.#layers.takeChanges();
+    return [...removals, ...puts, ...policy];
+  }
+
+  identityOf(address: IpAddress): number {
+    return this.#layers.identityOf(address) ?? this.#engine.identityOfAddress(address);
+  }
+
+  judge(direction: Direction, identity: number, protocol: number, port: number): Verdict {
+    return this.#revision === 0 ? DROP_NOT_READY : this.#engine.explain(direction, identity, protocol, port).verdict;
+  }
+
+  l7RulesFor(kind: ProxyKind, { direction, identity, protocol, to }: RedirectedFlow): readonly L7RuleOf[] {
+    const rules = this.#engine.l7RulesFor(direction, identity, protocol, to.port);
+    if (rules.length > 0) return rules.filter(({ l7 }) => l7.kind === kind);
+    const { verdict, decidedBy } = this.#engine.explain(direction, identity, protocol, to.port);
+    return verdict === FORWARD ? [{ rule: decidedBy ?? NO_RULE, l7: EVERYTHING[kind] }] : [];
+  }
+
+  /** One entry of the mesh's ipcache goes into its layer. @returns whether it was one */
+  #takeIp(command: DatapathCommand): boolean {
+    if (command.op === "ip") {
+      this.#layers.putMesh(command);
+      this.#noteOutside(command);
+      return true;
+    }
+    if (command.op !== "removeIp") return false;
+    this.#layers.removeMesh(command.prefix);
+    this.#forgetOutside(command.prefix);
+    return true;
+  }
+
+  /** A network behind a gateway is the outside: CIDR rules may mean parts of it. */
+  #noteOutside({ prefix, identity }: PutIp): void {
+    if (!isWorldIdentity(identity)) return this.#forgetOutside(prefix);
+    const text = formatPrefix(prefix);
+    if (this.#outside.has(text)) return;
+    this.#outside.add(text);
+    this.#engine.putOutside(prefix);
+  }
+
+  #forgetOutside(prefix: IpPrefix): void {
+    if (this.#outside.delete(formatPrefix(prefix))) this.#engine.removeOutside(prefix);
+  }
+
+  /** A policy update, and its prefixes into their layer. */
+  #resolve(update: PolicyUpdate | undefined): DatapathCommand[] {
+    const { put, remove } = this.#engine.takePrefixes();
+    for (const prefix of remove) this.#layers.removePolicy(prefix);
+    for (const entry of put) this.#layers.putPolicy(entry);
     if (update === undefined) return [];
     this.#revision = update.revision;
     return [{ op: "policy", update }];
   }
-
-  #feed(change: MeshChange, mesh: MeshState): void {
-    const engine = this.#engine;
-    const { settings, self } = mesh;
-    if (change.isSettingsChanged && settings !== undefined) {
-      engine.setSettings({ cluster: settings.cluster.name, policy: settings.policy });
-    }
-    if (hasChanges(change.namespaces)) {
-      engine.setNamespaces(new Map([...mesh.namespaces].map(([name, { labels }]) => [name, labels])));
-    }
-    if (change.isMembersChanged || hasChanges(change.identities) || hasChanges(change.namespaces)) {
-      this.#feedIdentities(mesh);
-    }
-    if (self !== undefined && (change.isSelfChanged || change.isMembersChanged || hasChanges(change.namespaces))) {
-      const { identity, namespace, namedPorts } = self;
-      engine.setSubject({ labels: labelsOf(self, mesh), identity, namespace, namedPorts });
-    }
-    for (const [key, document] of change.policies.puts) this.#putPolicy(key, document);
-    for (const key of change.policies.deletes) {
-      engine.removePolicy(key);
-      this.#refused.delete(key);
-    }
-  }
-
-  /** Identities that the mesh lists, and those of members: a member's own record tells its labels. */
-  #feedIdentities(mesh: MeshState): void {
-    const wanted = new Map<number, Given>();
-    for (const member of mesh.members.values()) {
-      const known = wanted.get(member.identity);
-      const labels = mesh.identities.get(member.identity)?.labels ?? known?.labels ?? labelsOf(member, mesh);
-      wanted.set(member.identity, { labels, namedPorts: joinPorts(known?.namedPorts, member.namedPorts) });
-    }
-    for (const [id, { labels }] of mesh.identities) if (!wanted.has(id)) wanted.set(id, { labels, namedPorts: [] });
-    for (const id of this.#given.keys()) if (!wanted.has(id)) this.#engine.removeIdentity(id);
-    // the engine sees by itself what is the same as before
-    for (const [id, { labels, namedPorts }] of wanted) this.#engine.putIdentity(id, labels, namedPorts);
-    this.#given = wanted;
-  }
-
-  #putPolicy(key: string, document: unknown): void {
-    const result = readPolicy(document);
-    if ("policy" in result) {
-      this.#engine.putPolicy(key, result.policy);
-      this.#refused.delete(key);
-      return;
-    }
-    this.#closeFor(key);
-    const texts = result.errors.map(({ path, message }) => path === "" ? message : `${path}: ${message}`);
-    this.#refused.set(key, texts.slice(0, 3).join("; "));
-  }
-
-  /**
-   * In place of a policy that we cannot read (a newer hub's, say): one that allows nothing. A gate that nobody understands stays
-   * shut; status names the policy and why.
-   */
-  #closeFor(key: string): void {
-    const [, namespace = ""] = key.split("/");
-    const name = "unreadable";
-    const closed = readPolicy({
-      apiVersion: "cilium.io/v2",
-      kind: namespace === "" ? "CiliumClusterwideNetworkPolicy" : "CiliumNetworkPolicy",
-      metadata: namespace === "" ? { name } : { name, namespace },
-      spec: { endpointSelector: {}, ingress: [{}], egress: [{}] },
-    });
-    if (!("policy" in closed)) throw new Error(`Cannot close for policy "${key}": ${closed.errors[0]?.message}`);
-    this.#engine.putPolicy(key, closed.policy);
-  }
-
-  /** Which prefixes of policies the ipcache should hold now: all that lie outside the mesh's own. */
-  #alignPrefixes(mesh: MeshState): { removals: DatapathCommand[]; puts: DatapathCommand[] } {
-    const wanted = new Map<string, { prefix: IpPrefix; identity: number }>();
-    for (const { prefix, identity } of this.#engine.allPrefixes()) {
-      if (!mesh.isCovered(prefix)) wanted.set(formatPrefix(prefix), { prefix, identity });
-    }
-    const removals: DatapathCommand[] = [];
-    const puts: DatapathCommand[] = [];
-    for (const [text, { prefix }] of this.#prefixes) if (!wanted.has(text)) removals.push({ op: "removeIp", prefix });
-    for (const [text, { prefix, identity }] of wanted) {
-      if (this.#prefixes.get(text)?.identity !== identity) puts.push({ op: "ip", prefix, identity });
-    }
-    this.#prefixes = wanted;
-    return { removals, puts };
-  }
 }
+
+/** Stands where nothing but the open direction lets a flow through. */
+const NO_RULE: RuleRef = { index: -1, policy: "", path: "", verdict: "allow", tier: 255 };
+const EVERYTHING = {
+  http: { kind: "http", rules: [{ headers: [] }] },
+  dns: { kind: "dns", rules: [{ pattern: "*" }] },
+} as const;
 
 /** A join leaves settings and our own record at revision 0: no policies, so no reason to open to anybody. */
 function isWhole(mesh: MeshState): boolean {
   return mesh.position !== undefined && mesh.position.revision > 0;
 }
 
-function hasChanges(
-  { puts, deletes }: { readonly puts: readonly unknown[]; readonly deletes: readonly unknown[] },
-): boolean {
-  return puts.length > 0 || deletes.length > 0;
-}
-
-function labelsOf(member: MemberRecord, mesh: MeshState): Labels {
-  return labelsOfMember({
-    cluster: member.cluster.name,
-    namespace: member.namespace,
-    namespaceLabels: mesh.namespaces.get(member.namespace)?.labels ?? {},
-    labels: member.labels,
+function ownPrefixes({ self }: MeshState): IpPrefix[] {
+  return (self?.addresses ?? []).map((text) => {
+    const address = parseAddress(text)!;
+    return { address, length: 8 * address.length };
   });
-}
-
-function joinPorts(a: readonly NamedPort[] | undefined, b: readonly NamedPort[]): readonly NamedPort[] {
-  if (a === undefined || a.length === 0) return b;
-  const known = new Set(a.map((port) => `${port.name} ${port.port} ${port.protocol}`));
-  return [...a, ...b.filter((port) => !known.has(`${port.name} ${port.port} ${port.protocol}`))];
 }

@@ -11,7 +11,7 @@
  */
 import type { PutIp } from "../datapath/control.ts";
 import { isWorldIdentity } from "../identity/reserved.ts";
-import { formatPrefix, type IpPrefix, maskedPrefix, prefixContains } from "../ip/address.ts";
+import { formatPrefix, type IpAddress, type IpPrefix, maskedPrefix, prefixContains } from "../ip/address.ts";
 
 /** A prefix of policies, and the local identity that stands for it. */
 export interface PolicyPrefix {
@@ -80,6 +80,15 @@ export class IpLayers {
     }
     this.#dirty.clear();
     return { removals, puts };
+  }
+
+  /** The identity that the datapath knows an address by; undefined: nothing covers it. As of the last `takeChanges`. */
+  identityOf(address: IpAddress): number | undefined {
+    for (let length = 8 * address.length; length >= 0; length--) {
+      const found = this.#sent.get(formatPrefix(maskedPrefix({ address, length })));
+      if (found !== undefined) return found.identity;
+    }
+    return undefined;
   }
 
   /** Everything, for a datapath that holds nothing yet. */

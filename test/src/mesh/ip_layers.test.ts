@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { PutIp } from "../../../src/datapath/control.ts";
-import { formatPrefix, type IpPrefix, parsePrefix, prefixContains } from "../../../src/ip/address.ts";
+import { formatPrefix, type IpPrefix, parseAddress, parsePrefix, prefixContains } from "../../../src/ip/address.ts";
 import { IpLayers, type PolicyPrefix } from "../../../src/mesh/ip_layers.ts";
 
 const GATEWAY = new Uint8Array(32).fill(1);
@@ -80,6 +80,17 @@ describe("IpLayers", () => {
     expect(held.take()).toEqual([]);
     held.layers.setOwn([]);
     expect(held.take()).toEqual([`10.9.0.1/32 ${LOCAL}`]);
+  });
+
+  it("tells what an address is known by", () => {
+    const { layers } = new Held();
+    layers.putMesh(mesh("10.8.0.0/16", POD, GATEWAY));
+    layers.putPolicy(policy("192.0.2.0/24"));
+    layers.takeChanges();
+    expect(layers.identityOf(parseAddress("10.8.3.4")!)).toBe(POD);
+    expect(layers.identityOf(parseAddress("192.0.2.9")!)).toBe(LOCAL);
+    expect(layers.identityOf(parseAddress("203.0.113.1")!)).toBeUndefined();
+    expect(layers.identityOf(parseAddress("2001:db8::1")!)).toBeUndefined();
   });
 
   it("says nothing about what stayed the same, and everything to a new datapath", () => {

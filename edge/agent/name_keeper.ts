@@ -7,7 +7,7 @@ import { matchesPattern } from "../../src/fqdn/pattern.ts";
 import type { FqdnSettings } from "../../src/mesh/entries.ts";
 import type { Timers } from "./timers.ts";
 
-export interface LearnedNamesDoors {
+export interface NameKeeperDoors {
   /** what was saved last; undefined: nothing usable */
   readonly load: () => unknown;
   readonly save: (snapshot: unknown) => void;
@@ -27,8 +27,8 @@ const EXPIRE_EVERY_MS = 5_000;
 const SAVE_EVERY_MS = 60_000;
 
 /** One per agent. */
-export class LearnedNames {
-  readonly #doors: LearnedNamesDoors;
+export class NameKeeper {
+  readonly #doors: NameKeeperDoors;
   #cache: NameCache | undefined;
   #patterns: readonly string[] = [];
   #limits: Partial<NameLimits> = {};
@@ -37,7 +37,7 @@ export class LearnedNames {
   #savedMs = -Infinity;
   #cancelTimer: (() => void) | undefined;
 
-  constructor(doors: LearnedNamesDoors) {
+  constructor(doors: NameKeeperDoors) {
     this.#doors = doors;
   }
 

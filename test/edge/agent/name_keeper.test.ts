@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { LearnedNames } from "../../../edge/agent/learned_names.ts";
+import { NameKeeper } from "../../../edge/agent/name_keeper.ts";
 
 class Fake {
   nowMs = 0;
@@ -9,8 +9,8 @@ class Fake {
   readonly inUse = new Set<string>();
   readonly #tasks = new Set<() => void>();
 
-  make(): LearnedNames {
-    return new LearnedNames({
+  make(): NameKeeper {
+    return new NameKeeper({
       load: () => this.saved,
       save: (snapshot) => {
         this.saved = structuredClone(snapshot);
@@ -39,7 +39,7 @@ class Fake {
   }
 }
 
-describe("LearnedNames", () => {
+describe("NameKeeper", () => {
   it("learns only names that a policy means, and lets them go with their time", async () => {
     const fake = new Fake();
     const names = fake.make();
