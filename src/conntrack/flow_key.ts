@@ -13,7 +13,7 @@
  *
  * Hot file (bench: `scripts/bench/micro.ts`, stage "conntrack").
  */
-import { readI32, readU16, readU8 } from "../bytes/integers.ts";
+import { readI32, readU16, readU8, writeU32 } from "../bytes/integers.ts";
 import {
   IPV4_HEADER_BYTES,
   IPV6_HEADER_BYTES,
@@ -61,6 +61,14 @@ export class FlowKey {
     if (seed.length < 8) throw new RangeError(`Cannot seed a flow table with ${seed.length} octets: 8 are needed`);
     this.#seedA = readI32(seed, 0);
     this.#seedB = readI32(seed, 4);
+  }
+
+  /** Another key of the same seed, for another table. */
+  another(): FlowKey {
+    const seed = new Uint8Array(8);
+    writeU32(seed, 0, this.#seedA);
+    writeU32(seed, 4, this.#seedB);
+    return new FlowKey(seed);
   }
 
   /** Makes the key of a packet that `readPacket` accepted. */

@@ -27,6 +27,8 @@ const WINDOW = 16;
 const EVICTION_WINDOW = 96;
 /** A finished handshake protects a TCP flow from eviction until it was silent for so long. */
 const PROTECTED_S = 300;
+/** Ages in seconds that `recentFlows` tells apart; beyond, all are old. */
+const AGES = 4096;
 
 /** Opener is side a of the key; beside the bits of lifetimes.ts. */
 const STATE_OPENED_BY_A = 128;
@@ -39,6 +41,8 @@ export interface FlowSnapshot {
   /** ICMP echo: the identifier; other ICMP: the type */
   readonly openerPort: number;
   readonly responderPort: number;
+  /** an ICMP echo, whose ports are no type */
+  readonly isEcho: boolean;
   /** direction that opened it: INGRESS 0 or EGRESS 1 */
   readonly direction: number;
   readonly state: "new" | "established" | "closing";
@@ -50,6 +54,7 @@ export interface FlowSnapshot {
   readonly bytes: number;
   readonly replyBytes: number;
   /** whole seconds, of the clock that `nowMs` counts in */
+  readonly lastSeenSeconds: number;
   readonly expiresAtSeconds: number;
 }
 
@@ -294,6 +299,42 @@ export class ConntrackTable {
     this.#rules[entry] = rule;
   }
 
+  /** A key with this table's secret seed, for a table beside it. */
+  makeKey(): FlowKey {
+    return this.#key.another();
+  }
+
+  /**
+   * The flows alive that had a packet last, newest first. Allocates: for lists.
+   * @param limit most of them, 0 or more
+   */
+  recentFlows(nowMs: number, limit: number): FlowSnapshot[] {
+    const nowSeconds = Math.floor(nowMs / 1000);
+    // How many were seen how many seconds ago: tells where to stop without sorting a whole table.
+    const counts = new Int32Array(AGES);
+    for (let entry = 0; entry < this.#used; entry++) {
+      if (this.#isAlive(entry, nowSeconds)) counts[this.#ageOf(entry, nowSeconds)]!++;
+    }
+    let oldest = 0;
+    for (let count = counts[0]!; oldest < AGES - 1 && count < limit; count += counts[oldest]!) oldest++;
+    const found: number[] = [];
+    for (let entry = 0; entry < this.#used; entry++) {
+      if (this.#isAlive(entry, nowSeconds) && this.#ageOf(entry, nowSeconds) <= oldest) found.push(entry);
+    }
+    found.sort((a, b) => this.#lastSeen[b]! - this.#lastSeen[a]!);
+    return found.slice(0, limit).map((entry) => this.#snapshot(entry));
+  }
+
+  /** Seconds since the last packet, as far as they are told apart. */
+  #ageOf(entry: number, nowSeconds: number): number {
+    return Math.min(AGES - 1, Math.max(0, nowSeconds - this.#lastSeen[entry]!));
+  }
+
+  #isAlive(entry: number, nowSeconds: number): boolean {
+    const slot = this.#slots[entry]!;
+    return this.#tags[slot] !== 0 && this.#entries[slot] === entry && this.#expiresAt[entry]! > nowSeconds;
+  }
+
   /** All flows that are still alive. Allocates: for status, not for the packet path. The table must not change meanwhile. */
   *flows(nowMs: number): IterableIterator<FlowSnapshot> {
     const nowSeconds = Math.floor(nowMs / 1000);
@@ -321,6 +362,7 @@ export class ConntrackTable {
       responder: isOpenedByA ? b : a,
       openerPort: isOpenedByA ? aPort : bPort,
       responderPort: isOpenedByA ? bPort : aPort,
+      isEcho: ((head >> 8) & 0xff) === KIND_ECHO,
       direction: this.#directions[entry]!,
       state: isClosing(state) ? "closing" : (state & STATE_REPLIED) !== 0 ? "established" : "new",
       identity: this.#identities[entry]!,
@@ -330,6 +372,7 @@ export class ConntrackTable {
       replyPackets: this.#packets[2 * entry + 1]!,
       bytes: this.#bytes[2 * entry]!,
       replyBytes: this.#bytes[2 * entry + 1]!,
+      lastSeenSeconds: this.#lastSeen[entry]!,
       expiresAtSeconds: this.#expiresAt[entry]!,
     };
   }
