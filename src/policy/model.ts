@@ -73,12 +73,14 @@ export type Peer =
   /** The prefixes of CiliumCIDRGroups, by name or by labels, without the holes. An unknown group has none. */
   | {
     readonly kind: "cidrGroup";
+    /** its name, or conditions of source k8s on its own labels */
     readonly group: string | Selector;
     readonly except: readonly IpPrefix[];
   }
   /** What stands behind Kubernetes services: the members that a service's selector names, or its endpoints' addresses. */
   | {
     readonly kind: "service";
+    /** its name, or conditions of source k8s on its own labels */
     readonly service: string | Selector;
     /** empty: every namespace */
     readonly namespace: string;
@@ -103,7 +105,9 @@ export interface HttpRule {
 
 /** A condition on a header; without a value its presence. */
 export interface HeaderMatch {
+  /** a token in lower case */
   readonly name: string;
+  /** never empty; Latin-1 without control characters, exactly as it has to be */
   readonly value?: string;
   /** the rule matches all the same, and this is done; absent: a mismatch fails the rule */
   readonly mismatch?: "LOG" | "ADD" | "DELETE" | "REPLACE";

@@ -58,14 +58,25 @@ interface Block {
 const PROXY_FIELDS = ["rules", "terminatingTLS", "originatingTLS", "serverNames", "listener"];
 
 function readBlock(item: unknown, path: string, section: Section, problems: Problems): Block | undefined {
-  const block = problems.object(item, path, section.verdict === "deny" ? ["ports"] : ["ports", ...PROXY_FIELDS]);
+  const block = problems.object(item, path, ["ports", ...PROXY_FIELDS]);
   if (block === undefined) return undefined;
   const ports: Ports = { ranges: [], names: [] };
   const portsAt = joinPath(path, "ports");
   const listed = readCiliumPorts(field(block, "ports"), portsAt, section.features, problems, ports);
-  if (section.verdict === "deny") return { ports, l7: undefined };
+  if (section.verdict === "deny") {
+    refuseInDeny(block, path, problems);
+    return { ports, l7: undefined };
+  }
   refuseEnvoy(block, path, problems);
   return readL7(field(block, "rules"), joinPath(path, "rules"), { section, ports, listed, portsAt }, problems);
+}
+
+function refuseInDeny(block: Fields, path: string, problems: Problems): void {
+  for (const name of PROXY_FIELDS) {
+    if (field(block, name) === undefined) continue;
+    const message = `A deny rule is about ports only; allow what is wanted by ${name} in a rule that allows`;
+    problems.add(joinPath(path, name), "CONFLICT", message);
+  }
 }
 
 const NO_TLS = "is not supported: the proxy reads no TLS; leave the L7 rules of this port out";

@@ -170,6 +170,19 @@ function readHeader(item: unknown, path: string, problems: Problems): HeaderMatc
   return value === undefined ? undefined : value === "" ? { name } : { name, value };
 }
 
+/** They say how a message is read, or end at the proxy. @see RFC 9110 section 7.6.1 */
+const PROXY_HEADERS = [
+  "connection",
+  "content-length",
+  "expect",
+  "http2-settings",
+  "keep-alive",
+  "proxy-connection",
+  "te",
+  "trailer",
+  "transfer-encoding",
+  "upgrade",
+];
 const MISMATCHES = ["LOG", "ADD", "DELETE", "REPLACE"] as const;
 
 function readHeaderMatch(item: unknown, path: string, problems: Problems): HeaderMatch | undefined {
@@ -193,6 +206,13 @@ function readHeaderMatch(item: unknown, path: string, problems: Problems): Heade
   const mismatch = mismatchValue === undefined || mismatchValue === ""
     ? undefined
     : problems.word(mismatchValue, joinPath(path, "mismatch"), MISMATCHES);
+  if (mismatch !== undefined && mismatch !== "LOG" && name !== undefined && PROXY_HEADERS.includes(name)) {
+    problems.add(
+      joinPath(path, "mismatch"),
+      "CONFLICT",
+      `The proxy itself writes the header ${name}; only LOG can be done`,
+    );
+  }
   if ((mismatch === "ADD" || mismatch === "REPLACE") && value === "") {
     problems.add(joinPath(path, "value"), "MISSING", `${mismatch} needs the value that the header is to have`);
   }
@@ -215,8 +235,12 @@ function readHeaderName(text: string, path: string, problems: Problems): string 
   return problems.add(path, "BAD_VALUE", `${quote(text)} is no header name${hint}`);
 }
 
+/** @see RFC 9110 section 5.5 */
 function readHeaderValue(text: string, path: string, problems: Problems): string | undefined {
-  // deno-lint-ignore no-control-regex
-  if (!/[\x00-\x08\x0a-\x1f\x7f]/.test(text)) return text;
-  return problems.add(path, "BAD_VALUE", `${quote(text)} is no header value: it has control characters`);
+  if (/^[\t\x20-\x7e\x80-\xff]*$/.test(text)) return text;
+  return problems.add(
+    path,
+    "BAD_VALUE",
+    `${quote(text)} is no header value: it has characters that headers cannot have`,
+  );
 }

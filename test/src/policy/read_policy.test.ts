@@ -373,7 +373,7 @@ const REFUSED: readonly (readonly [string, unknown, string, string, string])[] =
     "BAD_VALUE",
     "method, path and host",
   ],
-  ["a value with a new line", http([{ headers: ["x: a\nb"] }]), `${HTTP_AT}[0].headers[0]`, "BAD_VALUE", "control"],
+  ["a value with a new line", http([{ headers: ["x: a\nb"] }]), `${HTTP_AT}[0].headers[0]`, "BAD_VALUE", "characters"],
   [
     "a header match without a name",
     http([{ headerMatches: [{ value: "x" }] }]),
@@ -394,6 +394,20 @@ const REFUSED: readonly (readonly [string, unknown, string, string, string])[] =
     `${HTTP_AT}[0].headerMatches[0].value`,
     "MISSING",
     "ADD",
+  ],
+  [
+    "a header that the proxy writes itself",
+    http([{ headerMatches: [{ name: "Content-Length", value: "0", mismatch: "REPLACE" }] }]),
+    `${HTTP_AT}[0].headerMatches[0].mismatch`,
+    "CONFLICT",
+    "LOG",
+  ],
+  [
+    "a value beyond Latin-1",
+    http([{ headerMatches: [{ name: "x", value: "\u20ac" }] }]),
+    `${HTTP_AT}[0].headerMatches[0].value`,
+    "BAD_VALUE",
+    "characters",
   ],
   [
     "a secret",
@@ -471,8 +485,8 @@ const REFUSED: readonly (readonly [string, unknown, string, string, string])[] =
     "L7 in a deny rule",
     cnp({ ingressDeny: [{ toPorts: [{ rules: {} }] }] }),
     "spec.ingressDeny[0].toPorts[0].rules",
-    "UNKNOWN_FIELD",
-    "ports",
+    "CONFLICT",
+    "ports only",
   ],
   [
     "a CIDR group in capitals",
