@@ -5,7 +5,7 @@ import { nearest } from "../config.ts";
 import { EdgeError, EXIT_OK } from "../errors.ts";
 import { readManifest } from "../manifest.ts";
 import { readAgentWorld } from "../policy/agent_world.ts";
-import { makeWorld, readScenarioPolicies } from "../policy/make_world.ts";
+import { makeWorld, readScenarioObjects } from "../policy/make_world.ts";
 import { readScenarios } from "../policy/read_scenario.ts";
 import { PROTOCOL_NUMBERS, type Scenario } from "../policy/scenario.ts";
 import { traceFlow, traceLines } from "../policy/trace.ts";
@@ -52,13 +52,13 @@ async function agentMesh(context: CommandContext): Promise<Mesh> {
 
 async function scenarioMesh(context: CommandContext, file: string): Promise<Mesh> {
   const scenario = await findScenario(context, file);
-  const { policies, refused } = readScenarioPolicies(scenario);
-  const wrong = refused[0];
+  const objects = readScenarioObjects(scenario);
+  const wrong = objects.refused[0];
   if (wrong !== undefined) {
     const { path, message } = wrong.errors[0]!;
     throw invalid(`Cannot trace "${scenario.id}": ${wrong.name}: ${path === "" ? "" : `${path}: `}${message}`);
   }
-  const made = makeWorld(scenario, policies);
+  const made = makeWorld(scenario, objects);
   if ("unsupported" in made) throw invalid(`Cannot trace "${scenario.id}": ${made.unsupported}`);
   const names = scenario.endpoints.map(({ ref }) => ref);
   return {

@@ -2,19 +2,21 @@
  * Runs scenarios: each probe is a look-up in the datapath's own table of the ends concerned. A scenario that needs what this release
  * does not have is unsupported, with the reason, and never passed.
  */
+import { canonicalName, matchesPattern, readPattern } from "../../src/fqdn/pattern.ts";
 import { formatAddress } from "../../src/ip/address.ts";
 import type { PolicyError } from "../../src/policy/errors.ts";
-import { FORWARD } from "../../src/verdict.ts";
+import { DROP_PROXY_REFUSED, FORWARD, REDIRECT } from "../../src/verdict.ts";
+import { judgeRequest, type RequestOutcome } from "./judge_request.ts";
 import {
   isUnsupported,
   makeWorld,
-  type ReadPolicies,
-  readScenarioPolicies,
+  readScenarioObjects,
   type RefusedPolicy,
+  type ScenarioObjects,
   type ScenarioWorld,
 } from "./make_world.ts";
 import { ruleText, verdictText } from "./rule_text.ts";
-import { type Probe, type ProbeEnd, probeText, PROTOCOL_NUMBERS, type Scenario } from "./scenario.ts";
+import { type Probe, type ProbeEnd, probeText, PROTOCOL_NUMBERS, type Question, type Scenario } from "./scenario.ts";
 import type { Judgement, Step } from "./world.ts";
 
 /** One thing that is not as expected. */
@@ -42,12 +44,12 @@ export interface CaseResult {
 /** Runs one scenario. Never throws for what its author wrote. */
 export function runScenario(scenario: Scenario): CaseResult {
   const { id, isContested, question } = scenario;
-  const read = readScenarioPolicies(scenario);
+  const objects = readScenarioObjects(scenario);
   const result = question.kind === "probes"
-    ? runProbes(scenario, question.probes, read)
+    ? runProbes(scenario, question.probes, objects)
     : question.kind === "valid"
-    ? runValid(scenario, question.valid, read.refused)
-    : unsupported(`tables of ${question.field} are not supported yet`);
+    ? runValid(scenario, question.valid, objects.refused)
+    : runNames(scenario, question);
   return { id, isContested, ...result };
 }
 
@@ -84,19 +86,48 @@ function errorText({ path, message }: PolicyError): string {
   return path === "" ? message : `${path}: ${message}`;
 }
 
+// Which names does a pattern match?
+
+function runNames({ id }: Scenario, { field, pattern, checks }: Extract<Question, { kind: "names" }>): Outcome {
+  const read = readPattern(pattern);
+  const error = "error" in read
+    ? read.error
+    : field === "matchName" && read.pattern.includes("*")
+    ? "has a star, which is for matchPattern"
+    : undefined;
+  const failures: Failure[] = [];
+  for (const { name, match } of checks) {
+    const canonical = canonicalName(name);
+    const isMatch = "pattern" in read && error === undefined && canonical !== undefined &&
+      matchesPattern(read.pattern, canonical);
+    if (isMatch === match && error === undefined) continue;
+    failures.push({
+      id,
+      probe: name,
+      probeText: name,
+      expected: match ? "match" : "no match",
+      got: error === undefined ? (isMatch ? "match" : "no match") : `"${pattern}" ${error}`,
+      decidedBy: null,
+    });
+  }
+  return { unsupported: undefined, probes: checks.length, failures };
+}
+
 // What passes?
 
 function runProbes(
   scenario: Scenario,
   probes: readonly Probe[],
-  { policies, refused }: ReadPolicies,
+  objects: ScenarioObjects,
 ): Outcome {
+  const { refused } = objects;
   const wrong = refused.find(({ errors }) => errors.some((error) => !isUnsupported(error)));
   if (wrong !== undefined) return failAll(scenario, probes, `policy refused: ${refusalText(wrong)}`);
   if (refused.length > 0) return unsupported(reasonOf(refused[0]!));
-  const l7 = probes.find(({ http, dns, sni }) => http !== undefined || dns !== undefined || sni !== undefined);
-  if (l7 !== undefined) return unsupported("probes with http, dns or sni are not supported yet");
-  const made = makeWorld(scenario, policies);
+  if (probes.some(({ sni }) => sni !== undefined)) {
+    return unsupported("probes with sni are not supported: TLS is not opened");
+  }
+  const made = makeWorld(scenario, objects);
   if ("unsupported" in made) return unsupported(made.unsupported);
   const failures: Failure[] = [];
   for (const probe of probes) {
@@ -125,42 +156,87 @@ function runProbe(id: string, probe: Probe, made: ScenarioWorld): Failure | unde
   const flow = { from: end(probe.from), to: end(probe.to), protocol: PROTOCOL_NUMBERS[probe.proto], port, side };
   // a reply belongs to a flow that was admitted: no rule is asked
   const judged = isReply ? ADMITTED : made.world.judge(flow);
-  const { verdict, audited, steps } = judged;
-  checkAgainstRules(steps);
-  const isAsExpected = (verdict === FORWARD) === (probe.expect === "allow") &&
-    (probe.dropReason === undefined || probe.dropReason === (verdict || audited)) &&
-    (probe.verdict === undefined || probe.verdict === flowVerdict(judged));
-  if (isAsExpected) return undefined;
-  const deciding = steps.find((step) => step.verdict !== FORWARD || step.audited !== FORWARD) ??
-    steps.find(({ decidedBy }) => decidedBy);
+  checkAgainstRules(judged.steps);
+  const outcome = outcomeOf(probe, judged);
+  if (isAsExpected(probe, outcome)) return undefined;
   return {
     id,
     probe: probe.given,
     probeText: probeText(probe, endText),
     expected: expectedText(probe),
-    got: audited === FORWARD ? verdictText(verdict) : `${verdictText(verdict)} (AUDIT of ${audited})`,
-    decidedBy: deciding?.decidedBy === undefined ? null : ruleText(deciding.decidedBy),
+    got: gotText(outcome),
+    decidedBy: decidedBy(outcome),
   };
+}
+
+/** What became of a flow, and of the request in it. */
+interface ProbeOutcome extends Judgement {
+  /** `undefined`: the probe asks nothing, or the flow does not get so far */
+  readonly request: RequestOutcome | undefined;
+}
+
+function outcomeOf(probe: Probe, judged: Judgement): ProbeOutcome {
+  const passes = judged.verdict === FORWARD || judged.verdict === REDIRECT;
+  const request = passes ? judgeRequest(probe, judged.steps) : undefined;
+  if (request === undefined) return { ...judged, request };
+  // what the proxy lets through is forwarded
+  return { ...judged, verdict: request.refusedBy === undefined ? FORWARD : DROP_PROXY_REFUSED, request };
+}
+
+/** A probe that says which answer it expects has said all about its request; its connection is then open. */
+function isAsExpected(probe: Probe, outcome: ProbeOutcome): boolean {
+  const { verdict, audited, request } = outcome;
+  const answers = [probe.httpStatus, rcodeOf(probe.dnsRcode)];
+  const got = [request?.httpStatus, request?.dnsRcode];
+  if (answers.some((answer, i) => answer !== undefined && answer !== got[i])) return false;
+  const isOpen = verdict === FORWARD || verdict === REDIRECT;
+  const isAnswered = request?.refusedBy !== undefined && answers.some((answer) => answer !== undefined);
+  return (isOpen === (probe.expect === "allow") || isAnswered) &&
+    (probe.dropReason === undefined || probe.dropReason === (isOpen ? audited : verdict)) &&
+    (probe.verdict === undefined || probe.verdict === flowVerdict(outcome));
+}
+
+const RCODES: Readonly<Record<string, number>> = { NOERROR: 0, FORMERR: 1, SERVFAIL: 2, NXDOMAIN: 3, REFUSED: 5 };
+
+/** -1 for a word that is none. */
+function rcodeOf(code: string | number | undefined): number | undefined {
+  return typeof code === "string" ? RCODES[code.toUpperCase()] ?? -1 : code;
+}
+
+function gotText({ verdict, audited, request }: ProbeOutcome): string {
+  const text = audited === FORWARD ? verdictText(verdict) : `${verdictText(verdict)} (AUDIT of ${audited})`;
+  const answer = request?.httpStatus ?? request?.dnsRcode;
+  return answer === undefined ? text : `${text}, answered with ${answer}`;
+}
+
+function decidedBy({ steps, request }: ProbeOutcome): string | null {
+  const deciding = request?.refusedBy ??
+    steps.find((step) => (step.verdict !== FORWARD && step.verdict !== REDIRECT) || step.audited !== FORWARD) ??
+    steps.find((step) => step.decidedBy);
+  return deciding?.decidedBy === undefined ? null : ruleText(deciding.decidedBy);
 }
 
 const ADMITTED: Judgement = { verdict: FORWARD, audited: FORWARD, steps: [], isLoopback: false };
 
 /** As flow records call it. */
 function flowVerdict({ verdict, audited }: Judgement): string {
+  if (verdict === REDIRECT) return "REDIRECTED";
   return verdict !== FORWARD ? "DROPPED" : audited !== FORWARD ? "AUDIT" : "FORWARDED";
 }
 
 /** The compiled table and the rules one by one must say the same: if not, it is a bug of ours, and no answer is to be trusted. */
 function checkAgainstRules(steps: readonly Step[]): void {
   for (const step of steps) {
-    const explained = step.explain().verdict;
-    if (explained === step.verdict) continue;
-    throw new Error(`The table of "${step.subject.ref}" says ${step.verdict}, its rules say ${explained}`);
+    const { verdict, l7 } = step.explain();
+    if (verdict === step.verdict && JSON.stringify(l7) === JSON.stringify(step.l7)) continue;
+    throw new Error(`The table of "${step.subject.ref}" says ${step.verdict}, its rules say ${verdict}`);
   }
 }
 
-function expectedText({ expect, dropReason, verdict }: Probe): string {
+function expectedText({ expect, dropReason, verdict, httpStatus, dnsRcode }: Probe): string {
   const notes = [
+    ...(httpStatus === undefined ? [] : [`HTTP ${httpStatus}`]),
+    ...(dnsRcode === undefined ? [] : [`DNS ${dnsRcode}`]),
     ...(dropReason === undefined ? [] : [String(dropReason)]),
     ...(verdict === undefined ? [] : [verdict]),
   ];

@@ -1,9 +1,9 @@
 /** What each end of a flow decides, as a document and as text for people. */
 import type { Labels } from "../../src/identity/labels.ts";
 import { formatAddress } from "../../src/ip/address.ts";
-import type { RuleRef } from "../../src/policy/engine.ts";
-import { FORWARD, nameOfVerdict } from "../../src/verdict.ts";
-import { ruleText } from "./rule_text.ts";
+import type { JudgedBy, RuleRef } from "../../src/policy/engine.ts";
+import { FORWARD, nameOfVerdict, REDIRECT } from "../../src/verdict.ts";
+import { requestTexts, ruleText } from "./rule_text.ts";
 import type { Flow, PolicyWorld, Step, WorldEnd } from "./world.ts";
 
 /** `policy trace -o json` */
@@ -12,12 +12,15 @@ export interface TraceDocument {
   readonly to: TraceEnd;
   readonly protocol: number;
   readonly port: number;
-  readonly verdict: "allow" | "deny";
+  readonly verdict: TraceVerdict;
   /** why it is dropped: a drop reason's number and name; `null` when it passes */
   readonly reason: { readonly code: number; readonly name: string } | null;
   readonly isLoopback: boolean;
   readonly steps: readonly TraceStep[];
 }
+
+/** redirect: allowed as far as a proxy allows what is asked in it */
+export type TraceVerdict = "allow" | "deny" | "redirect";
 
 export interface TraceEnd {
   readonly name: string;
@@ -34,11 +37,20 @@ export interface TraceStep {
   readonly isEnforced: boolean;
   /** the other end's, as this one sees it */
   readonly identity: number;
-  readonly verdict: "allow" | "deny";
+  readonly verdict: TraceVerdict;
   /** rules that match, strongest first */
   readonly matched: readonly TraceRule[];
   /** `null`: no rule decides, the direction's default holds */
   readonly decidedBy: TraceRule | null;
+  /** what the proxy judges by, one that matches is enough; empty unless the verdict is redirect */
+  readonly l7: readonly TraceRequests[];
+}
+
+/** What one rule lets through a proxy. */
+export interface TraceRequests {
+  readonly rule: TraceRule;
+  readonly kind: "http" | "dns";
+  readonly requests: readonly string[];
 }
 
 export interface TraceRule {
@@ -57,14 +69,14 @@ export function traceFlow(world: PolicyWorld, flow: Flow): TraceDocument {
     protocol: flow.protocol,
     port: flow.port,
     verdict: wordOf(verdict),
-    reason: verdict === FORWARD ? null : { code: verdict, name: nameOfVerdict(verdict) },
+    reason: wordOf(verdict) !== "deny" ? null : { code: verdict, name: nameOfVerdict(verdict) },
     isLoopback,
     steps: steps.map(traceStep),
   };
 }
 
-function wordOf(verdict: number): "allow" | "deny" {
-  return verdict === FORWARD ? "allow" : "deny";
+function wordOf(verdict: number): TraceVerdict {
+  return verdict === FORWARD ? "allow" : verdict === REDIRECT ? "redirect" : "deny";
 }
 
 function traceEnd(end: WorldEnd): TraceEnd {
@@ -82,7 +94,12 @@ function traceStep(step: Step): TraceStep {
     verdict: wordOf(step.verdict),
     matched: step.explain().matched.map(traceRule),
     decidedBy: step.decidedBy === undefined ? null : traceRule(step.decidedBy),
+    l7: step.l7.map(traceRequests),
   };
+}
+
+function traceRequests(judged: JudgedBy): TraceRequests {
+  return { rule: traceRule(judged.rule), kind: judged.l7.kind, requests: requestTexts(judged) };
 }
 
 function traceRule(rule: RuleRef): TraceRule {
@@ -121,6 +138,9 @@ function stepLines(number: number, step: TraceStep): string[] {
   for (const rule of step.matched) lines.push(`   ${rule.action}  ${rule.text}`);
   if (step.matched.length === 0) lines.push("   no rule matches");
   lines.push(`   ${step.verdict}: ${decisionText(step)}`);
+  for (const { rule, requests } of step.l7) {
+    for (const request of requests) lines.push(`      ${request}  by ${rule.text}`);
+  }
   return lines;
 }
 

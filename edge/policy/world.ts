@@ -4,7 +4,18 @@
  */
 import type { Labels } from "../../src/identity/labels.ts";
 import type { IpAddress } from "../../src/ip/address.ts";
-import { type EngineSettings, type Explanation, PolicyEngine, type RuleRef } from "../../src/policy/engine.ts";
+import { KEY_CLUSTER } from "../../src/identity/labels.ts";
+import { IDENTITY_HOST, IDENTITY_REMOTE_NODE } from "../../src/identity/reserved.ts";
+import {
+  type CidrGroup,
+  type EngineSettings,
+  type Explanation,
+  type JudgedBy,
+  PolicyEngine,
+  type PolicyService,
+  type RuleRef,
+  type Subject as EngineSubject,
+} from "../../src/policy/engine.ts";
 import {
   EGRESS,
   INGRESS,
@@ -15,7 +26,7 @@ import {
 } from "../../src/policy/model.ts";
 import { auditedVerdict } from "../../src/policy/decision.ts";
 import { PolicyTable } from "../../src/policy/table.ts";
-import { FORWARD, type Verdict } from "../../src/verdict.ts";
+import { FORWARD, REDIRECT, type Verdict } from "../../src/verdict.ts";
 import { addressKey } from "./read_values.ts";
 
 export interface WorldEndpoint {
@@ -25,8 +36,10 @@ export interface WorldEndpoint {
   readonly namespace: string;
   readonly namedPorts: readonly NamedPort[];
   readonly addresses: readonly IpAddress[];
-  /** policies can select it: it is of the local cluster, and is no node */
+  /** policies can select it: it is of the local cluster, and is no node unless the host firewall is on */
   readonly isSubject: boolean;
+  /** of a node; keys without a source */
+  readonly node?: { readonly labels: Labels; readonly cluster: string };
 }
 
 /** Who is at one end of a flow. */
@@ -53,12 +66,14 @@ export interface Step {
   readonly audited: Verdict;
   readonly decidedBy: RuleRef | undefined;
   readonly isEnforced: boolean;
+  /** what a proxy judges by, where the verdict is REDIRECT; else empty */
+  readonly l7: readonly JudgedBy[];
   /** the same by going through the rules one by one */
   readonly explain: () => Explanation;
 }
 
 export interface Judgement {
-  /** that of the first end that drops it */
+  /** that of the first end that drops it, else REDIRECT where a proxy is on the way */
   readonly verdict: Verdict;
   /** the first drop that audit mode held back, else FORWARD */
   readonly audited: Verdict;
@@ -73,6 +88,10 @@ export interface WorldInput {
   readonly endpoints: readonly WorldEndpoint[];
   /** by the name that rules are reported under */
   readonly policies: ReadonlyMap<string, Policy>;
+  readonly groups?: readonly CidrGroup[];
+  readonly services?: readonly PolicyService[];
+  /** learned addresses by canonical name */
+  readonly names?: ReadonlyMap<string, readonly IpAddress[]>;
 }
 
 interface Subject {
@@ -104,7 +123,8 @@ export class PolicyWorld {
     const steps: Step[] = [];
     if (side !== "ingress" && isSubject(from)) steps.push(this.#ask("egress", from, to, flow));
     if (side !== "egress" && isSubject(to)) steps.push(this.#ask("ingress", to, from, flow));
-    const drop = steps.find(({ verdict }) => verdict !== FORWARD);
+    const drop = steps.find(({ verdict }) => verdict !== FORWARD && verdict !== REDIRECT) ??
+      steps.find(({ verdict }) => verdict === REDIRECT);
     const audited = steps.find((step) => step.audited !== FORWARD);
     return { verdict: drop?.verdict ?? FORWARD, audited: audited?.audited ?? FORWARD, steps, isLoopback: false };
   }
@@ -113,7 +133,7 @@ export class PolicyWorld {
     const { protocol, port } = flow;
     const { engine, table } = this.#subjectOf(subject);
     const direction = side === "ingress" ? INGRESS : EGRESS;
-    const identity = this.#identityOf(other, engine, flow);
+    const identity = this.#identityOf(other, subject, engine, flow);
     const verdict = table.lookup(direction, identity, protocol, port);
     return {
       side,
@@ -123,18 +143,21 @@ export class PolicyWorld {
       audited: auditedVerdict(table.kind),
       decidedBy: table.decidedBy < 0 ? undefined : engine.ruleOf(table.decidedBy),
       isEnforced: table.isEnforced(direction),
+      l7: engine.l7RulesFor(direction, identity, protocol, port),
       explain: () => engine.explain(direction, identity, protocol, port),
     };
   }
 
   /** As the datapath's ipcache would say: an address of the mesh may have an identity of its own where prefixes can mean it. */
-  #identityOf(other: WorldEnd, engine: PolicyEngine, flow: Flow): number {
-    if (!("identity" in other)) return engine.identityOfOutside(other.address);
-    const address = this.#canPrefixesMean(other) ? addressIn(other, flow) : undefined;
-    return address === undefined ? other.identity : engine.identityOfOutside(address);
+  #identityOf(other: WorldEnd, subject: WorldEndpoint, engine: PolicyEngine, flow: Flow): number {
+    if (!("identity" in other)) return engine.identityOfAddress(other.address);
+    if (subject.node !== undefined && other.identity === IDENTITY_HOST) return IDENTITY_REMOTE_NODE; // the host of another
+    const address = this.#hasOwnIdentity(other) ? addressIn(other, flow) : undefined;
+    return address === undefined ? other.identity : engine.identityOfAddress(address);
   }
 
-  #canPrefixesMean(endpoint: WorldEndpoint): boolean {
+  #hasOwnIdentity(endpoint: WorldEndpoint): boolean {
+    if (endpoint.node !== undefined) return true;
     const { cidrMatchMode, flavor } = this.#input.settings.policy;
     const isNode = NODE_LABELS.some((label) => label in endpoint.labels);
     return flavor === "kubernetes" || (cidrMatchMode ?? []).includes(isNode ? "nodes" : "pods");
@@ -146,20 +169,33 @@ export class PolicyWorld {
     return subject;
   }
 
-  #makeSubject({ labels, identity, namespace, namedPorts }: WorldEndpoint): Subject {
+  #makeSubject(endpoint: WorldEndpoint): Subject {
+    const { settings, endpoints, policies, groups, services, names } = this.#input;
     const engine = new PolicyEngine();
-    engine.setSettings(this.#input.settings);
-    engine.setSubject({ labels, identity, namespace, namedPorts });
-    for (const other of this.#input.endpoints) {
-      engine.putIdentity(other.identity, other.labels, other.namedPorts);
-      for (const address of other.addresses) engine.putAddress(address, other.identity);
+    engine.setSettings(settings);
+    engine.setSubject(subjectOf(endpoint));
+    for (const { identity, labels, namedPorts, addresses, node } of endpoints) {
+      engine.putIdentity(identity, labels, namedPorts);
+      for (const address of addresses) {
+        if (node === undefined) engine.putAddress(address, identity);
+        else engine.putNode(address, identity, { ...node.labels, [KEY_CLUSTER]: node.cluster });
+      }
     }
-    for (const [key, policy] of this.#input.policies) engine.putPolicy(key, policy);
+    for (const group of groups ?? []) engine.putCidrGroup(group);
+    for (const service of services ?? []) engine.putService(`${service.namespace}/${service.name}`, service);
+    for (const [name, addresses] of names ?? []) engine.putNames(name, addresses);
+    for (const [key, policy] of policies) engine.putPolicy(key, policy);
     const table = new PolicyTable();
     const update = engine.takeUpdate();
     if (update !== undefined) table.apply(update);
     return { engine, table };
   }
+}
+
+/** A node that is asked is the host of its own policies. */
+function subjectOf({ labels, identity, namespace, namedPorts, node }: WorldEndpoint): EngineSubject {
+  if (node === undefined) return { labels, identity, namespace, namedPorts };
+  return { labels: { "reserved:host": "" }, identity: IDENTITY_HOST, namespace, namedPorts, nodeLabels: node.labels };
 }
 
 const NODE_LABELS = ["reserved:host", "reserved:remote-node", "reserved:kube-apiserver"];
