@@ -4,6 +4,7 @@
  */
 import type { NamedPort, PolicySettings } from "../../src/mesh/entries.ts";
 import type { RuleVerdict } from "../../src/policy/model.ts";
+import type { DryRunResult } from "../sync/dry_run.ts";
 import type { HealthItem } from "./health.ts";
 
 /** Version of all shapes in this file. */
@@ -187,6 +188,12 @@ export interface RuleState {
   readonly verdict: RuleVerdict;
   /** look-ups that it decided since it came: new flows, and flows judged again; null while the datapath has not applied this revision */
   readonly hits: number | null;
+}
+
+/** `POST /v1/policy/dry-run`, `edgemesh policy dry-run` */
+export interface DryRunDocument extends DryRunResult {
+  readonly apiVersion: typeof API_VERSION;
+  readonly kind: "DryRun";
 }
 
 /** `POST /v1/ping`: one echo request */

@@ -11,7 +11,8 @@ import { type Context, Hono } from "hono";
 import { EdgeError, messageOf } from "../errors.ts";
 import type { Agent } from "./agent.ts";
 import { type Check, LIVE_CHECKS, liveChecks, READY_CHECKS, readyChecks } from "./checks.ts";
-import { API_VERSION, type ErrorDocument } from "./documents.ts";
+import type { Evaluate } from "../sync/dry_run.ts";
+import { API_VERSION, type DryRunDocument, type ErrorDocument } from "./documents.ts";
 import { serve, type Serving } from "./serve.ts";
 import { dropsOf, identitiesOf, peersOf, pingFrom, policiesOf, statusOf } from "./views.ts";
 
@@ -19,6 +20,8 @@ import { dropsOf, identitiesOf, peersOf, pingFrom, policiesOf, statusOf } from "
 export interface HttpActions {
   /** forgets the membership and ends the agent; answers why the hub could not be told, if it could not */
   readonly leave: () => Promise<string | undefined>;
+  /** says which recent flows a change would newly drop; absent: there is nothing to ask */
+  readonly evaluate?: Evaluate;
 }
 
 /** Where a request came in. */
@@ -26,6 +29,8 @@ export type Entrance = "socket" | "loopback";
 
 const MAX_PING_TIMEOUT_MS = 60_000;
 const MAX_BODY_BYTES = 4096;
+/** Policies of a whole repository at once. */
+const MAX_DRY_RUN_BYTES = 4 * 1024 * 1024;
 
 /** The application; one per entrance. */
 export function makeApp(agent: Agent, entrance: Entrance, actions: HttpActions): Hono {
@@ -48,9 +53,11 @@ export function makeApp(agent: Agent, entrance: Entrance, actions: HttpActions):
   app.get("/v1/drops", async (c) => c.json(await dropsOf(agent)));
   app.get("/v1/identities", (c) => c.json(identitiesOf(agent)));
   app.get("/v1/policies", async (c) => c.json(await policiesOf(agent)));
-  if (entrance === "socket") addActions(app, agent, actions);
-  else {
-    for (const path of ["/v1/ping", "/v1/leave"]) {
+  if (entrance === "socket") {
+    addActions(app, agent, actions);
+    addDryRun(app, actions);
+  } else {
+    for (const path of ["/v1/ping", "/v1/leave", "/v1/policy/dry-run"]) {
       app.all(
         path,
         (c) => fail(c, 403, "EDGE_AGENT_DENIED", `Cannot use "${path}" here: only on the agent's Unix socket`),
@@ -119,9 +126,30 @@ function addActions(app: Hono, agent: Agent, actions: HttpActions): void {
   });
 }
 
-async function readBody(c: Context): Promise<Record<string, unknown> | undefined> {
+function addDryRun(app: Hono, { evaluate }: HttpActions): void {
+  app.post("/v1/policy/dry-run", async (c) => {
+    const documents = (await readBody(c, MAX_DRY_RUN_BYTES))?.["documents"];
+    if (!Array.isArray(documents)) {
+      return fail(c, 400, "EDGE_USAGE", "Cannot try the policies: the request needs documents, a list of at most 4 MB");
+    }
+    if (evaluate === undefined) {
+      return fail(c, 503, "EDGE_DATAPATH_STOPPED", "Cannot try the policies: not running yet");
+    }
+    const { entriesOfDocuments } = await import("./dry_run.ts");
+    const { featuresFor } = await import("../regex_features.ts");
+    const entries = entriesOfDocuments(documents, await featuresFor(documents));
+    if ("faults" in entries) {
+      const shown = entries.faults.slice(0, 64).join("\n  ");
+      return fail(c, 400, "EDGE_MANIFEST_INVALID", `Cannot try the policies:\n  ${shown}`);
+    }
+    const result = await evaluate(entries.puts, []);
+    return c.json({ apiVersion: API_VERSION, kind: "DryRun", ...result } satisfies DryRunDocument);
+  });
+}
+
+async function readBody(c: Context, maxBytes = MAX_BODY_BYTES): Promise<Record<string, unknown> | undefined> {
   const length = Number(c.req.header("content-length") ?? "0");
-  if (!(length <= MAX_BODY_BYTES)) return undefined;
+  if (!(length <= maxBytes)) return undefined;
   try {
     const body: unknown = await c.req.json();
     return typeof body === "object" && body !== null ? body as Record<string, unknown> : undefined;

@@ -117,6 +117,14 @@ export const COMMANDS: readonly CommandSpec[] = [
     load: async () => (await import("./policy_trace.ts")).policyTrace,
   },
   {
+    path: ["policy", "dry-run"],
+    summary: "say which recent flows of this member a change would newly drop",
+    scopes: ["client"],
+    options: [FILES],
+    examples: ["policy dry-run -f web.yaml", "policy dry-run -f policies/ -o json"],
+    load: async () => (await import("./policy_dry_run.ts")).policyDryRun,
+  },
+  {
     path: ["wg", "show"],
     summary: 'show the WireGuard side as "wg show" does',
     args: [{ name: "what", help: "dump: lines for programs", isOptional: true }],
@@ -134,10 +142,16 @@ export const COMMANDS: readonly CommandSpec[] = [
   },
   {
     path: ["apply"],
-    summary: "store policies and namespaces on the hub",
+    summary: "store policies, CIDR groups, services and namespaces on the hub",
     scopes: ["client", "hubClient"],
-    options: [FILES, { flag: "dry-run", help: "say what would change, and change nothing" }],
-    examples: ["apply -f policies/", "kubectl get netpol -o yaml | edgemesh apply -f -"],
+    options: [
+      FILES,
+      {
+        flag: "dry-run",
+        help: "say what would change and which recent flows of members it would drop, and change nothing",
+      },
+    ],
+    examples: ["apply -f policies/", "apply -f web.yaml --dry-run", "kubectl get netpol -o yaml | edgemesh apply -f -"],
     load: async () => (await import("./objects.ts")).apply,
   },
   {

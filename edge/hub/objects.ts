@@ -14,8 +14,8 @@ import {
   writeRow,
 } from "../../src/hub/records.ts";
 import type { ServiceEntry } from "../../src/mesh/entries.ts";
-import type { PolicyFeatures } from "../../src/policy/read_policy.ts";
 import { isNamespaced } from "../kinds.ts";
+import { featuresFor } from "../regex_features.ts";
 import type { HubCore } from "./core.ts";
 import type { FrameEntry } from "./frames.ts";
 import {
@@ -24,7 +24,6 @@ import {
   ENDPOINT_SLICE,
   itemsOf,
   keyOfObject,
-  mayHoldRegex,
   NAMESPACE,
   objectText,
   readObject,
@@ -193,13 +192,6 @@ export class HubObjects {
 function labelsIn(document: JsonObject): Readonly<Record<string, string>> {
   const metadata = document["metadata"] as { labels?: Record<string, string> } | undefined;
   return metadata?.labels ?? {};
-}
-
-/** The engine for regular expressions is loaded when a document may hold one. */
-async function featuresFor(documents: readonly unknown[]): Promise<PolicyFeatures> {
-  if (!mayHoldRegex(documents)) return {};
-  const { checkRegex } = await import("../../src/l7/http_rules.ts");
-  return { checkRegex };
 }
 
 /** What members would be sent: not that namespaces give their members other identities. */

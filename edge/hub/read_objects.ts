@@ -2,7 +2,6 @@
  * Reads the documents that a hub keeps: policies, what policies refer to (CIDR groups, services), and namespaces. Plain data in,
  * the object with its place in the store or every fault out.
  */
-import { isDnsLabel, isLabel } from "../../src/hub/allocate.ts";
 import { isObject, type JsonObject } from "../../src/hub/json.ts";
 import {
   CIDR_GROUPS_PREFIX,
@@ -13,17 +12,17 @@ import {
 } from "../../src/hub/records.ts";
 import { readEndpointSlice, readService } from "../../src/hub/services.ts";
 import type { PolicyError } from "../../src/policy/errors.ts";
-import { readCidrGroup } from "../../src/policy/read_cidr_group.ts";
+import { CIDR_GROUP_KIND, readCidrGroup } from "../../src/policy/read_cidr_group.ts";
+import { NAMESPACE_KIND, readNamespaceObject } from "../../src/policy/read_namespace.ts";
 import { type PolicyFeatures, readPolicy } from "../../src/policy/read_policy.ts";
 import { OBJECT_KINDS } from "../kinds.ts";
 
-export const NAMESPACE = "Namespace";
-export const CIDR_GROUP = "CiliumCIDRGroup";
+export const NAMESPACE = NAMESPACE_KIND;
+export const CIDR_GROUP = CIDR_GROUP_KIND;
 export const SERVICE = "Service";
 export const ENDPOINT_SLICE = "EndpointSlice";
 /** Octets of one object as JSON. */
 const MAX_OBJECT_BYTES = 512 * 1024;
-const NAMESPACE_FIELDS = ["apiVersion", "kind", "metadata", "spec", "status"];
 
 /** An object that may be stored. */
 export interface Accepted {
@@ -74,11 +73,6 @@ export function itemsOf(document: unknown): unknown[] {
   return isList ? document["items"] as unknown[] : [document];
 }
 
-/** Whether documents hold rules that need an engine for regular expressions. May be true without need, never false with. */
-export function mayHoldRegex(documents: readonly unknown[]): boolean {
-  return documents.some((document) => /"(http|path|method|host)"/.test(textOf(document)));
-}
-
 /** Reads one document. Never throws, whatever the data. */
 export function readObject(document: unknown, rules: ObjectRules): ReadResult {
   if (!isObject(document)) return { object: "", messages: ["it is no object with apiVersion, kind and metadata"] };
@@ -90,7 +84,6 @@ export function readObject(document: unknown, rules: ObjectRules): ReadResult {
   if (size === 0 || size > MAX_OBJECT_BYTES) {
     return { object, messages: [`it is larger than ${MAX_OBJECT_BYTES} octets`] };
   }
-  if (kind === NAMESPACE) return readNamespace(document, object);
   const named = readNamed(kind, document, rules);
   if ("errors" in named) return { object, messages: named.errors.map((error) => messageOf(error, kind)) };
   const key = keyOfObject(kind, named.namespace, named.name);
@@ -100,6 +93,10 @@ export function readObject(document: unknown, rules: ObjectRules): ReadResult {
 type Named = { readonly namespace: string; readonly name: string } | { readonly errors: readonly PolicyError[] };
 
 function readNamed(kind: string, document: JsonObject, rules: ObjectRules): Named {
+  if (kind === NAMESPACE) {
+    const result = readNamespaceObject(document);
+    return "errors" in result ? result : { namespace: "", name: result.namespace.name };
+  }
   if (kind === CIDR_GROUP) {
     const result = readCidrGroup(document);
     return "errors" in result ? result : { namespace: "", name: result.group.name };
@@ -137,25 +134,4 @@ function textOf(document: unknown): string {
   } catch {
     return "";
   }
-}
-
-function readNamespace(document: JsonObject, object: string): ReadResult {
-  const messages: string[] = [];
-  const { apiVersion, metadata } = document;
-  if (apiVersion !== "v1") messages.push("apiVersion: Namespace is of apiVersion v1");
-  for (const field of Object.keys(document)) {
-    if (!NAMESPACE_FIELDS.includes(field)) messages.push(`${field}: no such field in a Namespace`);
-  }
-  const name = isObject(metadata) ? metadata["name"] : undefined;
-  if (typeof name !== "string" || !isDnsLabel(name)) messages.push("metadata.name: it is no DNS label");
-  const labels = isObject(metadata) ? metadata["labels"] ?? {} : {};
-  if (!isObject(labels)) messages.push("metadata.labels: it is no map");
-  else {
-    for (const [key, value] of Object.entries(labels)) {
-      if (typeof value !== "string" || !isLabel(key, value)) messages.push(`metadata.labels.${key}: it is no label`);
-    }
-  }
-  if (messages.length > 0) return { object, messages };
-  const key = NAMESPACES_PREFIX + (name as string);
-  return { accepted: { kind: NAMESPACE, namespace: "", name: name as string, key, document } };
 }
