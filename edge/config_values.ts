@@ -2,7 +2,7 @@
  * Parsers of setting values: text in, a typed value out, `RangeError` with a sentence that starts with "must" on anything else.
  * The table in `config.ts` refers to them; strict address parsing is that of `src/ip`.
  */
-import { formatPrefix, maskedPrefix, parsePrefix } from "../src/ip/address.ts";
+import { formatAddress, formatPrefix, maskedPrefix, parseAddress, parsePrefix } from "../src/ip/address.ts";
 
 function refuse(must: string): never {
   throw new RangeError(`must ${must}`);
@@ -79,6 +79,24 @@ export function loopbackListen(text: string): { readonly host: string; readonly 
     return refuse("be none, or a loopback address and port such as 127.0.0.1:9780");
   }
   return { host: match[1]!.replace(/^\[|\]$/g, ""), port: Number(match[2]) };
+}
+
+/** `address:port`, IPv6 in brackets; without a port the default one, if there is one. The address is one, not all of a machine. */
+export function addressPort(
+  defaultPort?: number,
+): (text: string) => { readonly address: string; readonly port: number } {
+  return (text) => {
+    const match = /^(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::([1-9][0-9]{0,4}))?$/.exec(text);
+    const found = parseAddress(match?.[1] ?? match?.[2] ?? (defaultPort === undefined ? "" : text));
+    const port = match?.[3] === undefined ? defaultPort : Number(match[3]);
+    if (found === undefined || port === undefined || port > 65535 || found.every((octet) => octet === 0)) {
+      const example = defaultPort === undefined
+        ? "127.0.0.1:53 or [::1]:53"
+        : "192.0.2.53, or with its port 192.0.2.53:5353";
+      return refuse(`be one address${defaultPort === undefined ? " and port" : ""} such as ${example}`);
+    }
+    return { address: formatAddress(found), port };
+  };
 }
 
 /** An address prefix in canonical text, host bits cleared. */

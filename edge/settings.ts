@@ -158,6 +158,23 @@ export const SETTINGS = {
     scopes: ["agent"],
     effect: "restart",
   }),
+  dnsListen: setting<{ readonly address: string; readonly port: number } | undefined>({
+    flag: "dns-listen",
+    value: "ADDRESS:PORT",
+    help: "answer DNS questions of this machine here, under the rules of policies; toFQDNs learns from them",
+    default: undefined,
+    parse: values.addressPort(),
+    scopes: ["agent"],
+    effect: "restart",
+  }),
+  dnsUpstreams: list({
+    flag: "dns-upstream",
+    value: "ADDRESS[:PORT]",
+    help: "name server that --dns-listen asks (repeatable); none: those of /etc/resolv.conf",
+    parse: values.addressPort(53),
+    scopes: ["agent"],
+    effect: "restart",
+  }),
   logLevel: setting<"debug" | "info" | "warn" | "error">({
     flag: "log-level",
     value: "LEVEL",

@@ -1,9 +1,13 @@
 /** What the DNS proxy and the local resolver are given beyond `ProxyDoors`, and the limits that both keep. */
 import type { RedirectedFlow } from "../../src/datapath/redirect_view.ts";
 import type { Verdict } from "../../src/verdict.ts";
-import type { Timers } from "../agent/timers.ts";
 import type { ProxyDoors } from "./doors.ts";
 import type { AddressPort } from "./dns_upstream.ts";
+
+/** Runs a task once, after so many milliseconds, unless the answer is called before. */
+export interface OneShots {
+  after(ms: number, task: () => void): () => void;
+}
 
 /** The doors of everything that answers DNS questions. */
 export interface DnsDoors extends ProxyDoors {
@@ -21,7 +25,7 @@ export interface DnsDoors extends ProxyDoors {
   rejectCode(): "refused" | "nameError";
   /** Unix milliseconds */
   unixMs(): number;
-  readonly timers: Timers;
+  readonly timers: OneShots;
 }
 
 /** What policy says of a flow from this node, and that flow. */

@@ -4,9 +4,8 @@
  */
 import { createSocket, type Socket as UdpSocket } from "node:dgram";
 import { createServer, type Socket as TcpSocket } from "node:net";
-import type { Timers } from "../agent/timers.ts";
 import { frameOf, FrameReader } from "./dns_frames.ts";
-import { MAX_QUERY_BYTES } from "./dns_doors.ts";
+import { MAX_QUERY_BYTES, type OneShots } from "./dns_doors.ts";
 import { type AddressPort, closeQuietly } from "./dns_upstream.ts";
 
 /** Takes what arrives. Nothing here may throw. */
@@ -46,7 +45,7 @@ const MAX_OPEN_PER_CONNECTION = 64;
  * @param at port 0: one that is free for both
  * @throws the system's error, with its `code`
  */
-export async function listenDns(at: AddressPort, handler: DnsHandler, timers: Timers): Promise<DnsListener> {
+export async function listenDns(at: AddressPort, handler: DnsHandler, timers: OneShots): Promise<DnsListener> {
   // UDP first: Deno's error of a TCP listener does not tell an address that is not there from other faults
   const udp = await listenUdp(at, handler);
   const closeUdp = () => new Promise<void>((resolve) => udp.close(() => resolve()));
@@ -90,7 +89,7 @@ function listenUdp(at: AddressPort, handler: DnsHandler): Promise<UdpSocket> {
   });
 }
 
-function listenTcp(at: AddressPort, handler: DnsHandler, timers: Timers): Promise<{ close(): Promise<void> }> {
+function listenTcp(at: AddressPort, handler: DnsHandler, timers: OneShots): Promise<{ close(): Promise<void> }> {
   const open = new Set<TcpSocket>();
   const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
     const from = { address: socket.remoteAddress ?? "", port: socket.remotePort ?? 0 };
@@ -119,7 +118,7 @@ function listenTcp(at: AddressPort, handler: DnsHandler, timers: Timers): Promis
   });
 }
 
-function serveConnection(socket: TcpSocket, connection: DnsConnection, timers: Timers): void {
+function serveConnection(socket: TcpSocket, connection: DnsConnection, timers: OneShots): void {
   const frames = new FrameReader(MAX_QUERY_BYTES);
   let openCount = 0;
   let hasEnded = false;
