@@ -18,6 +18,7 @@ import * as values from "../config_values.ts";
 import { EdgeError, messageOf } from "../errors.ts";
 import { readManifest } from "../manifest.ts";
 import { IdentityBook } from "./mesh_identities.ts";
+import { MeshObjects, readPolicyBlock } from "./mesh_objects.ts";
 import { type DataPath, type Fault, pathText, Shape } from "./shape.ts";
 
 /** A mesh file, read. */
@@ -112,6 +113,11 @@ function namedPort(text: string, name: string): NamedPort {
   return { name, port: Number(match[1]), protocol: (match[2] ?? "TCP") as NamedPort["protocol"] };
 }
 
+function memberAead(text: string): string {
+  if (text !== "aegis128l" && text !== "aes256gcm") throw new RangeError("must be aegis128l or aes256gcm");
+  return text;
+}
+
 function isHost(prefix: string): boolean {
   return prefix.endsWith(prefix.includes(":") ? "/128" : "/32");
 }
@@ -131,6 +137,7 @@ interface NodeFacts {
   readonly namespace: string;
   readonly labels: Readonly<Record<string, string>>;
   readonly namedPorts: readonly NamedPort[];
+  readonly aeads: readonly string[];
   readonly identity: number | undefined;
 }
 
@@ -143,6 +150,7 @@ class Reader {
   readonly #namespaces = new Map<string, Readonly<Record<string, string>>>();
   readonly #peerOptions = new Map<string, PeerOptions>();
   readonly #identities = new IdentityBook();
+  readonly #objects = new MeshObjects();
 
   constructor(data: unknown, folder: string, context: MeshFileContext, faults: Fault[]) {
     this.#root = new Shape(data, [], faults);
@@ -168,7 +176,10 @@ class Reader {
     const names = this.#readPeers(node.cluster);
     this.#readIps(node.cluster, names);
     this.#readPolicies();
-    if (this.#root.list("services").length > 0) this.#root.fault("services", "is not supported by this release");
+    this.#root.list("services").forEach((item, i) => {
+      this.#objects.putService(item, (message) => void this.#faults.push({ path: ["services", i], message }));
+    });
+    for (const [key, value] of this.#objects.finish()) this.#entries.set(key, value);
     this.#root.done();
     if (this.#faults.length > 0 || privateKey === undefined) return undefined;
     this.#entries.set("settings", settings);
@@ -203,6 +214,7 @@ class Reader {
       namespace,
       labels: shape.map("labels", (text, key) => values.label(`${key}=${text}`)[1]),
       namedPorts: Object.values(shape.map("namedPorts", namedPort)),
+      aeads: shape.texts("aeads", memberAead),
       identity: shape.optional("identity", values.integer(1, 0xffffff)),
     };
   }
@@ -232,6 +244,7 @@ class Reader {
       namespace: node.namespace,
       labels: node.labels,
       namedPorts: node.namedPorts,
+      aeads: node.aeads,
       identity,
       notBefore: 0,
       notAfter: FOREVER,
@@ -287,7 +300,7 @@ class Reader {
         tunnelProtocol: routing?.optional("tunnelProtocol", values.choice("geneve", "vxlan")) ?? "geneve",
         encryption: routing?.optional("encryption", values.choice("wireguard")) ?? "wireguard",
       },
-      policy: { enforcementMode: "default", defaultLocalCluster: true, allowLocalhost: "always" },
+      policy: readPolicyBlock(this.#root.shape("policy")),
       memberCidrs: [...new Set(node.addresses.filter((prefix) => !isHost(prefix)).map(values.cidr))],
     };
     routing?.done();
@@ -341,7 +354,7 @@ class Reader {
   #readPolicies(): void {
     this.#root.list("policies").forEach((item, i) => {
       const fail = (message: string) => void this.#faults.push({ path: ["policies", i], message });
-      if (typeof item === "object" && item !== null) return this.#putPolicy(item, fail);
+      if (typeof item === "object" && item !== null) return this.#objects.put(item, fail);
       if (typeof item !== "string") return fail("must be a document, a file or a folder");
       for (const file of this.#policyFiles(item, fail)) this.#readPolicyFile(file, fail);
     });
@@ -371,25 +384,11 @@ class Reader {
       return;
     }
     for (const { value, position } of manifest.documents) {
-      this.#putPolicy(
+      this.#objects.put(
         value,
         (message) => fail(`names "${path}", where the document of line ${position.line} ${message}`),
       );
     }
-  }
-
-  /** Only the outer shape is read here: what the rules say is judged by the policy engine, and shown in status. */
-  #putPolicy(data: unknown, fail: (message: string) => void): void {
-    const { kind, metadata } = (data ?? {}) as { kind?: unknown; metadata?: { name?: unknown; namespace?: unknown } };
-    if (typeof kind !== "string" || !/^[A-Za-z]+$/.test(kind)) return fail("needs a kind");
-    if (typeof metadata?.name !== "string" || !/^[a-z0-9.-]+$/.test(metadata.name)) return fail("needs metadata.name");
-    const namespace = kind.includes("Clusterwide") ? "" : metadata.namespace ?? "default";
-    if (typeof namespace !== "string" || namespace.includes("/")) {
-      return fail("has a metadata.namespace that is no name");
-    }
-    const key = `policy/${kind}/${namespace}/${metadata.name}`;
-    if (this.#entries.has(key)) return fail(`repeats ${kind} "${namespace}/${metadata.name}"`);
-    this.#entries.set(key, data as EntryValue);
   }
 }
 

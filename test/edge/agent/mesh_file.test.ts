@@ -125,6 +125,44 @@ describe("readMeshFile", () => {
     expect([...state.namespaces.keys()].sort()).toEqual(["default", "prod"]);
   });
 
+  it("reads how policies are read, CIDR groups, and services with their backends", () => {
+    const state = stateOf(read(`${SMALLEST}
+policy:
+  enforcementMode: always
+  auditMode: true
+  cidrMatchMode: [nodes, pods]
+  fqdn: { minTtlSeconds: 60, rejectCode: nameError }
+services:
+  - { apiVersion: v1, kind: Service, metadata: { name: db, namespace: shop }, backends: [192.0.2.7, "2001:DB8::7"] }
+policies:
+  - { apiVersion: cilium.io/v2, kind: CiliumCIDRGroup, metadata: { name: office }, spec: { externalCIDRs: [192.0.2.0/24] } }
+  - { apiVersion: v1, kind: Service, metadata: { name: web }, spec: { selector: { app: web } } }
+  - { apiVersion: v1, kind: Service, metadata: { name: old, labels: { tier: x } }, spec: {} }
+  - apiVersion: discovery.k8s.io/v1
+    kind: EndpointSlice
+    metadata: { name: old-1, labels: { kubernetes.io/service-name: old } }
+    addressType: IPv4
+    endpoints: [{ addresses: [198.51.100.1] }]
+  - { apiVersion: policy.networking.k8s.io/v1alpha1, kind: AdminNetworkPolicy, metadata: { name: a }, spec: {} }
+`));
+    expect([...state.refused]).toEqual([]);
+    expect(state.settings?.policy).toEqual({
+      enforcementMode: "always",
+      defaultLocalCluster: true,
+      allowLocalhost: "always",
+      auditMode: true,
+      cidrMatchMode: ["nodes", "pods"],
+      fqdn: { minTtlSeconds: 60, rejectCode: "nameError" },
+    });
+    expect([...state.cidrGroups.keys()]).toEqual(["office"]);
+    expect(Object.fromEntries(state.services)).toEqual({
+      "shop/db": { labels: {}, addresses: ["192.0.2.7", "2001:db8::7"] },
+      "default/web": { labels: {}, selector: { app: "web" }, addresses: [] },
+      "default/old": { labels: { tier: "x" }, addresses: ["198.51.100.1"] },
+    });
+    expect([...state.policies.keys()]).toEqual(["AdminNetworkPolicy//a"]);
+  });
+
   it("routes the network of a node whose address has a length", () => {
     expect(stateOf(read(SMALLEST.replace("10.9.0.1", "10.9.0.1/24"))).routes()).toEqual(["10.9.0.0/24"]);
   });
@@ -183,7 +221,33 @@ polcies: []
     ],
     ["broken YAML", "node: { name: [", /./],
     ["the same field twice", `${SMALLEST}node: {}\n`, /unique/],
-    ["services", `${SMALLEST}services: [{ kind: Service }]\n`, /services is not supported/],
+    ["a service without a name", `${SMALLEST}services: [{ apiVersion: v1, kind: Service }]\n`, /services\[0\].*name/],
+    [
+      "a backend that is no address",
+      `${SMALLEST}services: [{ apiVersion: v1, kind: Service, metadata: { name: db }, backends: [db.example] }]\n`,
+      /services\[0\] has a backend that is no IP address: "db.example"/,
+    ],
+    [
+      "backends beside a selector",
+      `${SMALLEST}services: [{ apiVersion: v1, kind: Service, metadata: { name: db }, spec: { selector: { a: b } }, backends: [10.0.0.1] }]\n`,
+      /services\[0\] has a selector/,
+    ],
+    [
+      "a slice of nobody",
+      `${SMALLEST}policies: [{ apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: { name: x, labels: { kubernetes.io/service-name: db } }, addressType: IPv4 }]\n`,
+      /belongs to Service "default\/db", which this file does not have/,
+    ],
+    [
+      "a CIDR group with a bad prefix",
+      `${SMALLEST}policies: [{ apiVersion: cilium.io/v2, kind: CiliumCIDRGroup, metadata: { name: g }, spec: { externalCIDRs: [x] } }]\n`,
+      /policies\[0\] is wrong: spec\.externalCIDRs/,
+    ],
+    [
+      "an unknown word of policy",
+      `${SMALLEST}policy: { auditmode: on }\n`,
+      /policy\.auditmode.*did you mean "auditMode"/,
+    ],
+    ["a mode that is none", `${SMALLEST}policy: { enforcementMode: sometimes }\n`, /enforcementMode must be one of/],
     ["native routing", `${SMALLEST}routing: { mode: native }\n`, /routing.mode must be one of tunnel/],
     ["a policy folder that is not there", `${SMALLEST}policies: [none/]\n`, /cannot be read/],
     ["a policy without a name", `${SMALLEST}policies: [{ kind: NetworkPolicy }]\n`, /needs metadata.name/],
