@@ -3,11 +3,14 @@
  * the second implementation that `test/suites/ciphers.ts` compares `ffi/sodium.ts` with. Slow, and it allocates per packet.
  */
 import sodium from "libsodium-wrappers";
-import type { Ciphers, PacketCipher, TransportKey } from "../src/ports.ts";
+import type { AeadName, Ciphers, PacketCipher, TransportKey } from "../src/ports.ts";
 
 const KEY_BYTES = 32;
 const TAG_BYTES = 16;
 const NONCE_BYTES = 12;
+const AEGIS_KEY_BYTES = 16;
+const AEGIS_TAG_BYTES = 32;
+const AEGIS_NONCE_BYTES = 16;
 const XNONCE_BYTES = 24;
 const SIGNATURE_BYTES = 64;
 const SEED_BYTES = 32;
@@ -26,9 +29,13 @@ function orUndefined(call: () => Uint8Array): Uint8Array | undefined {
 }
 
 class WasmKey implements TransportKey {
+  readonly aead: AeadName;
+  readonly tagBytes: number;
   #key: Uint8Array | undefined;
 
-  constructor(key: Uint8Array) {
+  constructor(key: Uint8Array, aead: AeadName) {
+    this.aead = aead;
+    this.tagBytes = aead === "aegis128l" ? AEGIS_TAG_BYTES : TAG_BYTES;
     this.#key = key.slice();
   }
 
@@ -54,13 +61,16 @@ class WasmPacketCipher implements PacketCipher {
   seal(key: TransportKey, counter: number, at: number, end: number, to: number): void {
     const octets = WasmKey.octetsOf(key);
     const size = this.#arena.length;
-    if (!(at >= 0 && end >= at && end <= size && to >= 0 && to + (end - at) + TAG_BYTES <= size)) {
+    if (!(at >= 0 && end >= at && end <= size && to >= 0 && to + (end - at) + key.tagBytes <= size)) {
       throw new RangeError(`Cannot seal [${at}, ${end}) to ${to}: outside of the arena of ${size} octets`);
     }
-    const nonce = new Uint8Array(NONCE_BYTES);
-    new DataView(nonce.buffer).setBigUint64(4, BigInt(counter), true);
+    const nonce = nonceOf(key);
+    new DataView(nonce.buffer).setBigUint64(nonce.length - 8, BigInt(counter), true);
     const plaintext = this.#arena.slice(at, end);
-    this.#arena.set(sodium.crypto_aead_chacha20poly1305_ietf_encrypt(plaintext, null, null, nonce, octets), to);
+    const sealed = key.aead === "aegis128l"
+      ? sodium.crypto_aead_aegis128l_encrypt(plaintext, null, null, nonce, octets)
+      : sodium.crypto_aead_chacha20poly1305_ietf_encrypt(plaintext, null, null, nonce, octets);
+    this.#arena.set(sealed, to);
   }
 
   open(key: TransportKey, counterAt: number, at: number, end: number): boolean {
@@ -69,20 +79,29 @@ class WasmPacketCipher implements PacketCipher {
     if (!(at >= 0 && end <= size && counterAt >= 0 && counterAt + 8 <= size)) {
       throw new RangeError(`Cannot open [${at}, ${end}): outside of the arena of ${size} octets`);
     }
-    if (end - at < TAG_BYTES) return false;
-    const nonce = new Uint8Array(NONCE_BYTES);
-    nonce.set(this.#arena.subarray(counterAt, counterAt + 8), 4);
+    if (end - at < key.tagBytes) return false;
+    const nonce = nonceOf(key);
+    nonce.set(this.#arena.subarray(counterAt, counterAt + 8), nonce.length - 8);
     const sealed = this.#arena.slice(at, end);
     const opened = orUndefined(() =>
-      sodium.crypto_aead_chacha20poly1305_ietf_decrypt(null, sealed, null, nonce, octets)
+      key.aead === "aegis128l"
+        ? sodium.crypto_aead_aegis128l_decrypt(null, sealed, null, nonce, octets)
+        : sodium.crypto_aead_chacha20poly1305_ietf_decrypt(null, sealed, null, nonce, octets)
     );
-    if (opened === undefined) return false;
-    this.#arena.set(opened, at);
-    return true;
+    if (opened === undefined) this.#arena.fill(0, at, end - key.tagBytes); // as C leaves it
+    else this.#arena.set(opened, at);
+    return opened !== undefined;
   }
 }
 
+function nonceOf(key: TransportKey): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(key.aead === "aegis128l" ? AEGIS_NONCE_BYTES : NONCE_BYTES);
+}
+
 class WasmCiphers implements Ciphers {
+  /** AES-256-GCM needs instructions that WebAssembly has not. */
+  readonly aeads: readonly AeadName[] = ["chacha20poly1305", "aegis128l"];
+
   dh(secretKey: Uint8Array, publicKey: Uint8Array): Uint8Array | undefined {
     mustBe("a secret key", secretKey, KEY_BYTES);
     mustBe("a public key", publicKey, KEY_BYTES);
@@ -134,9 +153,10 @@ class WasmCiphers implements Ciphers {
     return sodium.crypto_sign_verify_detached(signature, message, publicKey);
   }
 
-  makeTransportKey(key: Uint8Array): TransportKey {
-    mustBe("a key", key, KEY_BYTES);
-    return new WasmKey(key);
+  makeTransportKey(key: Uint8Array, aead: AeadName = "chacha20poly1305"): TransportKey {
+    if (!this.aeads.includes(aead)) throw new Error(`Cannot use ${aead}: WebAssembly has no AES instructions`);
+    mustBe("a key", key, aead === "aegis128l" ? AEGIS_KEY_BYTES : KEY_BYTES);
+    return new WasmKey(key, aead);
   }
 
   packetCipher(arena: Uint8Array): PacketCipher {

@@ -2,6 +2,7 @@
  * The table of settings: flag, default, range, who knows it, and when a change takes effect. Flags, environment variables, the
  * settings file, `--help`, shell completion and the sample file all come from here; `config.ts` reads values by it.
  */
+import type { MemberAeadSetting } from "../ffi/member_aead.ts";
 import * as values from "./config_values.ts";
 
 /** Which commands know a setting. */
@@ -126,6 +127,16 @@ export const SETTINGS = {
       "who seals transport data: libsodium, or auto (also the host's libcrypto, where it is faster; 3 MB more memory)",
     default: "libsodium",
     parse: values.choice("auto", "libsodium"),
+    scopes: ["agent"],
+    effect: "restart",
+  }),
+  memberAead: setting<MemberAeadSetting>({
+    flag: "member-aead",
+    value: "CIPHER",
+    help:
+      "what to offer other members instead of ChaCha20-Poly1305: auto (aegis128l, aes256gcm: what the CPU has instructions for), one of them, or off",
+    default: "auto",
+    parse: values.choice("auto", "aegis128l", "aes256gcm", "off"),
     scopes: ["agent"],
     effect: "restart",
   }),

@@ -3,7 +3,7 @@
  * decision D5). Asked once, when the datapath starts; handshakes stay with libsodium either way.
  */
 import { toHex } from "../src/bytes/text.ts";
-import type { Ciphers, PacketCipher, TransportKey } from "../src/ports.ts";
+import type { AeadName, Ciphers, PacketCipher, TransportKey } from "../src/ports.ts";
 import { makeBootClock } from "./clock.ts";
 import { loadLibcrypto, type TransportAead } from "./libcrypto.ts";
 import { makeArena } from "./memory.ts";
@@ -218,12 +218,36 @@ function median(values: readonly number[]): number {
   return [...values].sort((a, b) => a - b)[values.length >> 1]!;
 }
 
-/** A library's transport keys and packet ciphers, with everything else from another. */
+/** ChaCha20-Poly1305 from one library, the AEADs that members speak among themselves from another. */
+class RoutedPacketCipher implements PacketCipher {
+  readonly #chacha: PacketCipher;
+  readonly #others: PacketCipher;
+
+  constructor(chacha: PacketCipher, others: PacketCipher) {
+    this.#chacha = chacha;
+    this.#others = others;
+  }
+
+  seal(key: TransportKey, counter: number, at: number, end: number, to: number): void {
+    if (key.aead === "chacha20poly1305") this.#chacha.seal(key, counter, at, end, to);
+    else this.#others.seal(key, counter, at, end, to);
+  }
+
+  open(key: TransportKey, counterAt: number, at: number, end: number): boolean {
+    return key.aead === "chacha20poly1305"
+      ? this.#chacha.open(key, counterAt, at, end)
+      : this.#others.open(key, counterAt, at, end);
+  }
+}
+
+/** A library's ChaCha20-Poly1305 for transport data, with everything else from another. */
 class ComposedCiphers implements Ciphers {
+  readonly aeads: readonly AeadName[];
   readonly #handshake: Ciphers;
   readonly #transport: TransportAead;
 
   constructor(handshake: Ciphers, transport: TransportAead) {
+    this.aeads = handshake.aeads;
     this.#handshake = handshake;
     this.#transport = transport;
   }
@@ -260,12 +284,14 @@ class ComposedCiphers implements Ciphers {
     return this.#handshake.verify(publicKey, message, signature);
   }
 
-  makeTransportKey(key: Uint8Array): TransportKey {
-    return this.#transport.makeTransportKey(key);
+  makeTransportKey(key: Uint8Array, aead: AeadName = "chacha20poly1305"): TransportKey {
+    return aead === "chacha20poly1305"
+      ? this.#transport.makeTransportKey(key)
+      : this.#handshake.makeTransportKey(key, aead);
   }
 
   packetCipher(arena: Uint8Array): PacketCipher {
-    return this.#transport.packetCipher(arena);
+    return new RoutedPacketCipher(this.#transport.packetCipher(arena), this.#handshake.packetCipher(arena));
   }
 
   wipe(bytes: Uint8Array): void {
@@ -273,7 +299,10 @@ class ComposedCiphers implements Ciphers {
   }
 }
 
-/** Ciphers whose transport data go through `transport`, everything else (handshake, cookies, signatures) through `handshake`. */
+/**
+ * Ciphers whose ChaCha20-Poly1305 of transport data is `transport`'s, and everything else (handshake, cookies, signatures, the
+ * other AEADs) `handshake`'s.
+ */
 export function withTransportAead(handshake: Ciphers, transport: TransportAead): Ciphers {
   return new ComposedCiphers(handshake, transport);
 }

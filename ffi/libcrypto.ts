@@ -104,6 +104,8 @@ function open(): Libcrypto {
 
 /** A key's octets and its contexts. Contexts are made by the first packet: WireGuard uses a key in one direction only. */
 class LibcryptoKey implements TransportKey {
+  readonly aead = "chacha20poly1305";
+  readonly tagBytes = TAG_BYTES;
   /** EVP_CIPHER_CTX that seals; 0 before the first packet and after `wipe` */
   sealContext = 0;
   /** EVP_CIPHER_CTX that opens, likewise */

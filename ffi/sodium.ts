@@ -1,16 +1,17 @@
 /**
- * libsodium through FFI: the `Ciphers` of the handshake and the `PacketCipher` of the packet path (bench:
- * `scripts/bench/ffi.ts`). The library comes from `ffi/native.ts`.
+ * libsodium through FFI: the `Ciphers` of the handshake; the `PacketCipher` of the packet path is in `ffi/sodium_packet.ts`. The
+ * library comes from `ffi/native.ts`.
  *
  * The packet cipher hands C an address inside the arena and allocates nothing. Everything else copies its arguments into memory
  * whose address is known, and wipes that afterwards: asking for the address of each small array would cost more.
  */
-import type { Ciphers, PacketCipher, RandomBytes, TransportKey } from "../src/ports.ts";
+import type { AeadName, Ciphers, PacketCipher, RandomBytes, TransportKey } from "../src/ports.ts";
 import { FfiError } from "./errno.ts";
 import { allocate, type Memory } from "./memory.ts";
 import { loadFromMemory, readNativeLibrary } from "./native.ts";
 import { runtime } from "./runtime/index.ts";
 import type { Symbols } from "./runtime/types.ts";
+import { GCM_STATE_BYTES, SodiumKey, SodiumPacketCipher } from "./sodium_packet.ts";
 
 export { makeArena } from "./memory.ts";
 
@@ -37,6 +38,13 @@ const SIGNATURES = {
   crypto_aead_chacha20poly1305_ietf_decrypt: OPEN,
   crypto_aead_xchacha20poly1305_ietf_encrypt: SEAL,
   crypto_aead_xchacha20poly1305_ietf_decrypt: OPEN,
+  crypto_aead_aegis128l_encrypt: SEAL,
+  crypto_aead_aegis128l_decrypt: OPEN,
+  // with the state that beforenm made of a key, where the others take the key
+  crypto_aead_aes256gcm_encrypt_afternm: SEAL,
+  crypto_aead_aes256gcm_decrypt_afternm: OPEN,
+  crypto_aead_aes256gcm_beforenm: { args: ["ptr", "ptr"], result: "i32" },
+  crypto_aead_aes256gcm_is_available: { args: [], result: "i32" },
   crypto_sign_ed25519_detached: { args: ["ptr", "ptr", "ptr", "size", "ptr"], result: "i32" },
   crypto_sign_ed25519_verify_detached: { args: ["ptr", "ptr", "size", "ptr"], result: "i32" },
   crypto_sign_ed25519_seed_keypair: { args: ["ptr", "ptr", "ptr"], result: "i32" },
@@ -48,18 +56,29 @@ const SIGNATURES = {
   crypto_aead_xchacha20poly1305_ietf_keybytes: SIZE,
   crypto_aead_xchacha20poly1305_ietf_npubbytes: SIZE,
   crypto_aead_xchacha20poly1305_ietf_abytes: SIZE,
+  crypto_aead_aegis128l_keybytes: SIZE,
+  crypto_aead_aegis128l_npubbytes: SIZE,
+  crypto_aead_aegis128l_abytes: SIZE,
+  crypto_aead_aes256gcm_keybytes: SIZE,
+  crypto_aead_aes256gcm_npubbytes: SIZE,
+  crypto_aead_aes256gcm_abytes: SIZE,
+  crypto_aead_aes256gcm_statebytes: SIZE,
   crypto_sign_ed25519_bytes: SIZE,
   crypto_sign_ed25519_seedbytes: SIZE,
   crypto_sign_ed25519_publickeybytes: SIZE,
   crypto_sign_ed25519_secretkeybytes: SIZE,
 } as const;
 
-type Sodium = Symbols<typeof SIGNATURES>;
+/** The library's functions. */
+export type Sodium = Symbols<typeof SIGNATURES>;
 
 const KEY_BYTES = 32;
 const TAG_BYTES = 16;
 const NONCE_BYTES = 12;
 const XNONCE_BYTES = 24;
+const AEGIS_KEY_BYTES = 16;
+const AEGIS_NONCE_BYTES = 16;
+const AEGIS_TAG_BYTES = 32;
 const SIGNATURE_BYTES = 64;
 const SECRET_BYTES = 64;
 const SEED_BYTES = 32;
@@ -74,6 +93,13 @@ const SIZES: readonly (readonly [name: keyof typeof SIGNATURES, bytes: number])[
   ["crypto_aead_xchacha20poly1305_ietf_keybytes", KEY_BYTES],
   ["crypto_aead_xchacha20poly1305_ietf_npubbytes", XNONCE_BYTES],
   ["crypto_aead_xchacha20poly1305_ietf_abytes", TAG_BYTES],
+  ["crypto_aead_aegis128l_keybytes", AEGIS_KEY_BYTES],
+  ["crypto_aead_aegis128l_npubbytes", AEGIS_NONCE_BYTES],
+  ["crypto_aead_aegis128l_abytes", AEGIS_TAG_BYTES],
+  ["crypto_aead_aes256gcm_keybytes", KEY_BYTES],
+  ["crypto_aead_aes256gcm_npubbytes", NONCE_BYTES],
+  ["crypto_aead_aes256gcm_abytes", TAG_BYTES],
+  ["crypto_aead_aes256gcm_statebytes", GCM_STATE_BYTES],
   ["crypto_sign_ed25519_bytes", SIGNATURE_BYTES],
   ["crypto_sign_ed25519_seedbytes", SEED_BYTES],
   ["crypto_sign_ed25519_publickeybytes", KEY_BYTES],
@@ -94,6 +120,11 @@ function sodium(): Sodium {
   }
   loaded = library;
   return library;
+}
+
+/** Whether the CPU has instructions for AES: without them AES-256-GCM cannot be used, and AEGIS-128L is slow. */
+export function hasAesInstructions(): boolean {
+  return sodium().crypto_aead_aes256gcm_is_available() === 1;
 }
 
 /** "1.0.22" */
@@ -156,89 +187,42 @@ export const randomBytes: RandomBytes = (into) => {
   room.wipe();
 };
 
-/** 32 octets at a fixed address; the address is 0 after `wipe`. */
-class SodiumKey implements TransportKey {
-  address: number;
-  readonly #memory: Memory;
-
-  constructor(key: Uint8Array) {
-    this.#memory = allocate(KEY_BYTES);
-    this.#memory.bytes.set(key);
-    this.address = this.#memory.address;
-  }
-
-  wipe(): void {
-    sodium().sodium_memzero(this.#memory.address, KEY_BYTES);
-    this.address = 0;
-  }
-}
-
-/** Seals and opens in one arena, whose address is known once and for all. */
-class SodiumPacketCipher implements PacketCipher {
-  readonly #encrypt: Sodium["crypto_aead_chacha20poly1305_ietf_encrypt"];
-  readonly #decrypt: Sodium["crypto_aead_chacha20poly1305_ietf_decrypt"];
-  readonly #arena: Uint8Array;
-  readonly #base: number;
-  readonly #size: number;
-  /** four zero octets, then the counter */
-  readonly #nonce: Memory;
-  readonly #nonceAt: number;
-
-  constructor(arena: Uint8Array) {
-    const library = sodium();
-    this.#encrypt = library.crypto_aead_chacha20poly1305_ietf_encrypt;
-    this.#decrypt = library.crypto_aead_chacha20poly1305_ietf_decrypt;
-    this.#arena = arena;
-    this.#base = runtime().pointerOf(arena);
-    this.#size = arena.length;
-    this.#nonce = allocate(NONCE_BYTES);
-    this.#nonceAt = this.#nonce.address;
-  }
-
-  seal(key: TransportKey, counter: number, at: number, end: number, to: number): void {
-    const keyAt = addressOf(key);
-    const bytes = end - at;
-    // C trusts us: a range outside of the arena would be memory that is not ours
-    if (!(at >= 0 && bytes >= 0 && end <= this.#size && to >= 0 && to + bytes + TAG_BYTES <= this.#size)) {
-      throw new RangeError(`Cannot seal [${at}, ${end}) to ${to}: outside of the arena of ${this.#size} octets`);
-    }
-    const nonce = this.#nonce.words;
-    nonce[1] = counter;
-    nonce[2] = counter / 4294967296;
-    const base = this.#base;
-    this.#encrypt(base + to, 0, base + at, bytes, 0, 0, 0, this.#nonceAt, keyAt);
-  }
-
-  open(key: TransportKey, counterAt: number, at: number, end: number): boolean {
-    const keyAt = addressOf(key);
-    const bytes = end - at;
-    if (!(at >= 0 && end <= this.#size && counterAt >= 0 && counterAt + 8 <= this.#size)) {
-      throw new RangeError(`Cannot open [${at}, ${end}): outside of the arena of ${this.#size} octets`);
-    }
-    if (bytes < TAG_BYTES) return false;
-    const nonce = this.#nonce.bytes;
-    const arena = this.#arena;
-    for (let i = 0; i < 8; i++) nonce[4 + i] = arena[counterAt + i]!;
-    const start = this.#base + at;
-    return this.#decrypt(start, 0, 0, start, bytes, 0, 0, this.#nonceAt, keyAt) === 0;
-  }
-}
-
-/** The address of a key of ours that was not wiped; anything else would let C read wherever it is told to. */
-function addressOf(key: TransportKey): number {
-  const address = (key as SodiumKey).address;
-  if (!(address > 0)) throw new Error("Transport key is wiped, or of other ciphers");
-  return address;
-}
-
 function mustBe(what: string, bytes: Uint8Array, count: number): void {
   if (bytes.length !== count) throw new RangeError(`Cannot use ${what} of ${bytes.length} octets: expected ${count}`);
 }
 
 type Aead = "crypto_aead_chacha20poly1305_ietf" | "crypto_aead_xchacha20poly1305_ietf";
 
+/** One call with any nonce and associated data, as the vectors of the standards have them; for self-tests. */
+export function sealOnce(
+  aead: "aegis128l" | "aes256gcm",
+  key: Uint8Array,
+  nonce: Uint8Array,
+  plaintext: Uint8Array,
+  associated: Uint8Array,
+): Uint8Array {
+  const isAegis = aead === "aegis128l";
+  mustBe("a nonce", nonce, isAegis ? AEGIS_NONCE_BYTES : NONCE_BYTES);
+  const library = sodium();
+  const ready = new SodiumKey(library, key, aead);
+  const sealedBytes = plaintext.length + ready.tagBytes;
+  const room = scratch(sealedBytes + plaintext.length + associated.length + nonce.length);
+  const to = room.skip(sealedBytes);
+  const seal = isAegis ? library.crypto_aead_aegis128l_encrypt : library.crypto_aead_aes256gcm_encrypt_afternm;
+  const from = room.place(plaintext);
+  const associatedAt = room.place(associated);
+  seal(to, 0, from, plaintext.length, associatedAt, associated.length, 0, room.place(nonce), ready.address);
+  const sealed = room.take(to, sealedBytes);
+  room.wipe();
+  ready.wipe();
+  return sealed;
+}
+
 class SodiumCiphers implements Ciphers {
   readonly #c: Sodium = sodium();
+  readonly aeads: readonly AeadName[] = hasAesInstructions()
+    ? ["chacha20poly1305", "aegis128l", "aes256gcm"]
+    : ["chacha20poly1305", "aegis128l"];
 
   dh(secretKey: Uint8Array, publicKey: Uint8Array): Uint8Array | undefined {
     mustBe("a secret key", secretKey, KEY_BYTES);
@@ -346,13 +330,14 @@ class SodiumCiphers implements Ciphers {
     return this.#c.crypto_sign_ed25519_verify_detached(signatureAt, messageAt, message.length, publicAt) === 0;
   }
 
-  makeTransportKey(key: Uint8Array): TransportKey {
-    mustBe("a key", key, KEY_BYTES);
-    return new SodiumKey(key);
+  /** @throws Error for AES-256-GCM where the CPU has no AES instructions */
+  makeTransportKey(key: Uint8Array, aead: AeadName = "chacha20poly1305"): TransportKey {
+    if (!this.aeads.includes(aead)) throw new Error(`Cannot use ${aead}: the CPU has no AES instructions`);
+    return new SodiumKey(this.#c, key, aead);
   }
 
   packetCipher(arena: Uint8Array): PacketCipher {
-    return new SodiumPacketCipher(arena);
+    return new SodiumPacketCipher(this.#c, arena);
   }
 
   /** Here the array is the caller's, and may move: it is overwritten in JavaScript, which keeps stores to arrays that live on. */

@@ -9,26 +9,36 @@
 /** Fills `into` with bytes that nobody can predict. */
 export type RandomBytes = (into: Uint8Array) => void;
 
+/**
+ * An AEAD that transport data may be sealed with. WireGuard has only the first; the others are spoken between two members that
+ * both announce them (`src/tunnel/aead.ts`).
+ */
+export type AeadName = "chacha20poly1305" | "aegis128l" | "aes256gcm";
+
 /** A symmetric key held where its cipher can use it. Made and destroyed by the `Ciphers` that it came from. */
 export interface TransportKey {
+  readonly aead: AeadName;
+  /** octets that sealing adds: 16, of AEGIS-128L 32 */
+  readonly tagBytes: number;
   /** Overwrites the key. It must not be used afterwards. */
   wipe(): void;
 }
 
 /**
- * Seals and opens inside one arena, without allocating: ChaCha20-Poly1305 (RFC 8439) with WireGuard's nonce (four zero octets,
- * then the 64-bit counter, little endian) and no associated data.
+ * Seals and opens inside one arena, without allocating, with the AEAD of the key: ChaCha20-Poly1305 (RFC 8439) with WireGuard's
+ * nonce (four zero octets, then the 64-bit counter, little endian) and no associated data. The others likewise: the counter is
+ * the nonce's last 8 octets, what is before it is zero (4 octets of AES-256-GCM's nonce, 8 of AEGIS-128L's).
  */
 export interface PacketCipher {
   /**
-   * Seals `[at, end)` and writes ciphertext and 16-octet tag from `to` on: `[to, to + (end - at) + 16)`.
+   * Seals `[at, end)` and writes ciphertext and tag from `to` on: `[to, to + (end - at) + key.tagBytes)`.
    * `to === at` seals in place; otherwise the two ranges must not overlap.
    *
    * @param counter 0 to 2^53 - 1
    */
   seal(key: TransportKey, counter: number, at: number, end: number, to: number): void;
   /**
-   * Opens `[at, end)`, whose last 16 octets are the tag, in place: plaintext is then `[at, end - 16)`.
+   * Opens `[at, end)`, whose last octets are the tag, in place: plaintext is then `[at, end - key.tagBytes)`.
    *
    * @param counterAt where the message's 8-octet little-endian counter stands
    * @returns false when the tag does not verify; the range is then unspecified
@@ -54,8 +64,14 @@ export interface Ciphers {
   /** Ed25519, detached. */
   sign(secretKey: Uint8Array, message: Uint8Array): Uint8Array;
   verify(publicKey: Uint8Array, message: Uint8Array, signature: Uint8Array): boolean;
-  /** Copies 32 octets into a key for `PacketCipher`. */
-  makeTransportKey(key: Uint8Array): TransportKey;
+  /** What transport data can be opened with here, however slowly; ChaCha20-Poly1305 is always among them. */
+  readonly aeads: readonly AeadName[];
+  /**
+   * Copies a key for `PacketCipher`.
+   * @param key 32 octets, for AEGIS-128L 16
+   * @param aead one of `aeads`; ChaCha20-Poly1305 when absent
+   */
+  makeTransportKey(key: Uint8Array, aead?: AeadName): TransportKey;
   /** A packet cipher for one arena (from `makeArena`). */
   packetCipher(arena: Uint8Array): PacketCipher;
   /** Overwrites bytes in a way that is not optimised out. */
@@ -116,9 +132,9 @@ export interface Underlay {
    * The bytes, and the address record, must stay until then.
    * @param segmentBytes size of each datagram; `end - at` for one
    * @param toAt arena offset of the destination's underlay address record
-   * @param ecn  ECN bits for the outer header, 0 to 3
+   * @param trafficClass DSCP and ECN for the outer header, 0 to 255
    */
-  queue(at: number, end: number, segmentBytes: number, toAt: number, ecn: number): void;
+  queue(at: number, end: number, segmentBytes: number, toAt: number, trafficClass: number): void;
   /** Sends what is queued. Failures are counted per reason in `sendErrors`, and never stop the rest of the queue. */
   flush(): void;
   /** Datagrams that the kernel refused since start, by errno, and all together. */

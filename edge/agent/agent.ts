@@ -12,7 +12,7 @@
 import type { OffloadFacts } from "../../src/datapath/control.ts";
 import type { StateFrame } from "../../src/mesh/entries.ts";
 import { type MeshChange, MeshState, type MeshStateOptions, type Position } from "../../src/mesh/state.ts";
-import type { Log } from "../../src/ports.ts";
+import type { AeadName, Log } from "../../src/ports.ts";
 import { EdgeError, messageOf } from "../errors.ts";
 import type { TrustedClock } from "../sync/clock.ts";
 import { DatapathKeeper } from "./datapath_keeper.ts";
@@ -70,6 +70,13 @@ export interface HubStanding extends SourceStatus {
 
 /** What the tunnel's outer header is longer over an IPv6 underlay. */
 const IPV6_ENVELOPE_EXTRA_BYTES = 20;
+/**
+ * AEGIS-128L's tag is 16 octets longer than WireGuard's, and over IPv6 the tunnel's overhead leaves 15, WireGuard's padding, which
+ * such sessions go without. All members lose this octet that announce it: a peer may roam to IPv6 at any time.
+ */
+const AEGIS_EXTRA_BYTES = 1;
+/** the least that IPv6 works over (RFC 8200 §5) */
+const IPV6_MIN_MTU_BYTES = 1280;
 const TICK_MS = 1000;
 const RECONCILE_MS = 60_000;
 const EXPIRE_MS = 3_600_000;
@@ -155,6 +162,14 @@ export class Agent {
     return link !== undefined && this.doors.nowMs() - link.counters.heartbeatMs < STUCK_AFTER_MS;
   }
 
+  /** Largest packet inside: what fits whole into every way that its message may take. */
+  get mtuBytes(): number {
+    const self = this.mesh.self;
+    const overheadBytes = self?.underlay.includes(":") ? IPV6_ENVELOPE_EXTRA_BYTES : 0;
+    const aegisBytes = self?.aeads.includes("aegis128l") ? AEGIS_EXTRA_BYTES : 0;
+    return this.options.datapath.mtu - overheadBytes - aegisBytes;
+  }
+
   /** Starts everything. @throws EdgeError when the datapath cannot start (no TUN device, no privilege) */
   async start(): Promise<void> {
     const { store, source, log } = this.doors;
@@ -226,10 +241,18 @@ export class Agent {
 
   #fillDatapath(link: DatapathLink, facts: DatapathFacts): void {
     this.#facts = facts;
+    this.doors.source.announce(facts.offload.memberAeads.filter((aead) => this.#hasRoomFor(aead)));
     this.health.clear("datapath-down");
     this.doors.log.info("datapath-up", { tun: facts.tun, port: facts.port, ...facts.offload });
     link.send(this.doors.policies.full(this.mesh));
     this.#alignNetwork();
+  }
+
+  /** Not where the last octet for IPv6 inside would go. */
+  #hasRoomFor(aead: AeadName): boolean {
+    const { mtu } = this.options.datapath;
+    return aead !== "aegis128l" ||
+      (mtu !== IPV6_MIN_MTU_BYTES && mtu !== IPV6_MIN_MTU_BYTES + IPV6_ENVELOPE_EXTRA_BYTES);
   }
 
   #noteDatapathDown(reason: string): void {
@@ -245,7 +268,7 @@ export class Agent {
     try {
       const changes = this.doors.network.apply({
         tun: facts.tun,
-        mtuBytes: this.options.datapath.mtu - (self.underlay.includes(":") ? IPV6_ENVELOPE_EXTRA_BYTES : 0),
+        mtuBytes: this.mtuBytes,
         addresses: self.addresses.map((address) => `${address}/${address.includes(":") ? 128 : 32}`),
         routes: this.mesh.routes(),
       });

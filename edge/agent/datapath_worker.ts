@@ -6,6 +6,7 @@ import { appendFileSync } from "node:fs";
 import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
 import { chooseAead, describeAead, withTransportAead } from "../../ffi/aead.ts";
 import { makeBootClock } from "../../ffi/clock.ts";
+import { findMemberAeads } from "../../ffi/member_aead.ts";
 import { makeArena } from "../../ffi/memory.ts";
 import { Waiter } from "../../ffi/poll.ts";
 import { loadSodium, randomBytes } from "../../ffi/sodium.ts";
@@ -40,6 +41,7 @@ function main(init: WorkerInit): void {
   const { options } = init;
   const chosen = chooseAead(options.aead);
   const ciphers = withTransportAead(loadSodium(), chosen.aead);
+  const member = findMemberAeads(options.memberAead, ciphers);
   const layout = layoutArena(MAX_PEERS, receiveBytes(RECEIVE_SLOTS), SEALED_BYTES);
   const arena = makeArena(layout.bytes);
   const nowMs = makeBootClock();
@@ -64,6 +66,7 @@ function main(init: WorkerInit): void {
     addressesAt: layout.addressesAt,
     maxPeers: layout.maxPeers,
     stampFloor: options.stampFloor,
+    sendAeads: member.aeads,
     nowMs: nowMs(),
     unixMs: Date.now(),
   });
@@ -102,6 +105,8 @@ function main(init: WorkerInit): void {
       ...tun.facts,
       ...underlay.facts,
       aead: describeAead(chosen),
+      memberAeads: member.aeads,
+      memberAead: member.text,
     },
   });
 

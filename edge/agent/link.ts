@@ -9,6 +9,7 @@ import type { DatapathCommand, DatapathEvent, DatapathSnapshot } from "../../src
 import { DatapathCounters } from "../../src/datapath/counters.ts";
 import type { IpAddress } from "../../src/ip/address.ts";
 import type { Verdict } from "../../src/verdict.ts";
+import type { MemberAeadSetting } from "../../ffi/member_aead.ts";
 import { Waker } from "../../ffi/poll.ts";
 import { EdgeError } from "../errors.ts";
 
@@ -25,6 +26,8 @@ export interface DatapathOptions {
   readonly stampFloor?: Uint8Array;
   /** `libsodium` forces the default; `auto` may choose another that gives the same answers and is measured faster */
   readonly aead: "auto" | "libsodium";
+  /** what may be offered to other members; `off` wherever a key log is written, which knows ChaCha20-Poly1305 only */
+  readonly memberAead: MemberAeadSetting;
   /** debugging: append tshark's WireGuard key log here. Reveals traffic to whoever reads the file. */
   readonly keyLogFile?: string;
   /** false: no TSO, no UDP segmentation, no GRO */

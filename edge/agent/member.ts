@@ -28,6 +28,7 @@ export interface MemberOptions {
     | "underlayMtuBytes"
     | "wireguardPort"
     | "aead"
+    | "memberAead"
     | "offload"
     | "keyLogFile"
     | "underlayMark"
@@ -82,6 +83,7 @@ export async function startMember(options: MemberOptions): Promise<RunningMember
       wireguardPort: config.wireguardPort,
       privateKey: options.wireguardKey,
       aead: config.aead,
+      memberAead: config.keyLogFile === undefined ? config.memberAead : "off",
       offload: config.offload,
       ...(config.keyLogFile === undefined ? {} : { keyLogFile: config.keyLogFile }),
       ...(config.underlayMark === undefined ? {} : { underlayMark: config.underlayMark }),

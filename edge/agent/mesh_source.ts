@@ -11,6 +11,9 @@ export class MeshFileSource implements StateSource {
     this.#frame = frame;
   }
 
+  /** Nobody to tell: the file says what each node seals with. */
+  announce(): void {}
+
   start(sink: StateSink): void {
     this.#sink = sink;
     sink.apply(this.#frame);

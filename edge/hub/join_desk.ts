@@ -249,6 +249,7 @@ export class JoinDesk {
       namespace: grant.namespace,
       labels: grant.labels,
       namedPorts: request.namedPorts,
+      aeads: known?.aeads ?? [], // its agent says, when it has found out
       identity: identity.identity,
       joinedAt: known?.tokenId === token.id ? known.joinedAt : this.#core.now(),
       tokenId: token.id,

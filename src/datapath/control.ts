@@ -7,6 +7,7 @@
 import type { IpAddress, IpPrefix } from "../ip/address.ts";
 import type { UnderlayAddr } from "../ip/underlay_addr.ts";
 import type { PolicyUpdate } from "../policy/table.ts";
+import type { AeadName } from "../ports.ts";
 import type { Verdict } from "../verdict.ts";
 
 export type DatapathCommand =
@@ -42,6 +43,8 @@ export interface PutPeer {
   readonly keepaliveSeconds: number;
   /** the peer's address in outer headers: tunnel endpoint and allowed IP */
   readonly underlay: IpAddress;
+  /** what both records announce for transport data; absent: ChaCha20-Poly1305, WireGuard's own */
+  readonly aead?: AeadName;
 }
 
 /** An ipcache entry. The longest prefix that covers an address decides. */
@@ -106,6 +109,10 @@ export interface OffloadFacts {
   readonly sendBufferBytes: number;
   readonly ipv6: boolean;
   readonly aead: string;
+  /** what this member may announce for data between members, best first */
+  readonly memberAeads: readonly AeadName[];
+  /** how that was found out */
+  readonly memberAead: string;
 }
 
 export interface PeerSnapshot {
@@ -118,6 +125,8 @@ export interface PeerSnapshot {
   readonly rxBytes: number;
   readonly txBytes: number;
   readonly hasSession: boolean;
+  /** what the current session seals with; absent: there is none */
+  readonly aead?: AeadName;
 }
 
 export interface DatapathSnapshot {

@@ -200,10 +200,10 @@ export class Datapath {
   }
 
   #putPeer(command: PutPeer, nowMs: number): void {
-    const { name, publicKey, presharedKey, endpoint, keepaliveSeconds, underlay } = command;
+    const { name, publicKey, presharedKey, endpoint, keepaliveSeconds, underlay, aead } = command;
     const allowedIps = [{ address: underlay, length: underlay.length * 8 }];
     try {
-      const spec = { name, publicKey, presharedKey, endpoint, keepaliveSeconds, allowedIps };
+      const spec = { name, publicKey, presharedKey, endpoint, keepaliveSeconds, allowedIps, aead };
       const peer = this.node.parts.wireguard.putPeer(spec, nowMs);
       this.node.putEnvelope(peer.slot, underlay);
     } catch (error) {
@@ -236,6 +236,7 @@ export class Datapath {
       txBytes: peer.txBytes,
       hasSession: this.node.parts.wireguard.hasSession(peer, nowMs),
       ...(endpoint && { endpoint }),
+      ...(peer.current && { aead: peer.current.sendKey.aead }),
     };
   }
 }

@@ -38,6 +38,8 @@ import type { Staging } from "./staging.ts";
 
 const WIREGUARD_HEADER_BYTES = 16;
 const PADDING_MULTIPLE = 16;
+/** of WireGuard's own AEAD, for which the largest plaintext is reckoned */
+const TAG_BYTES = 16;
 const TO_UNDERLAY_DATAGRAMS = counterOf("toUnderlayDatagrams");
 const TO_UNDERLAY_BYTES = counterOf("toUnderlayBytes");
 const STAGED_PACKETS = counterOf("stagedPackets");
@@ -160,7 +162,7 @@ export class Egress {
       entropy,
       node.sums,
     );
-    const padding = this.#paddingOf(segmentEnd - outerAt);
+    const padding = this.#paddingOf(segmentEnd - outerAt, session.sendTagBytes);
     const saved = this.#saved;
     for (let i = 0; i < padding; i++) {
       saved[i] = arena[segmentEnd + i]!;
@@ -179,10 +181,10 @@ export class Egress {
     runs.add(messageEnd, peer.endpointAt, ecn);
   }
 
-  /** Up to a multiple of 16, but never past the largest plaintext (WireGuard paper §5.4.6). */
-  #paddingOf(plaintextBytes: number): number {
+  /** Up to a multiple of 16, but never past the largest plaintext (WireGuard paper §5.4.6), less what a tag is longer. */
+  #paddingOf(plaintextBytes: number, tagBytes: number): number {
     const padding = -plaintextBytes & (PADDING_MULTIPLE - 1);
-    const room = this.#node.maxPlaintextBytes - plaintextBytes;
+    const room = this.#node.maxPlaintextBytes - (tagBytes - TAG_BYTES) - plaintextBytes;
     return padding <= room ? padding : Math.max(0, room);
   }
 

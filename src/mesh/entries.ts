@@ -80,6 +80,8 @@ export interface MemberRecord {
   readonly namespace: string;
   readonly labels: Readonly<Record<string, string>>;
   readonly namedPorts: readonly NamedPort[];
+  /** AEADs that it wants transport data sealed with where the other side announces them too; empty: WireGuard's only */
+  readonly aeads: readonly string[];
   readonly identity: number;
   /** Unix milliseconds */
   readonly notBefore: number;

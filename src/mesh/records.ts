@@ -28,6 +28,7 @@ const MAX_LABELS = 256;
 const MAX_LABEL_BYTES = 512;
 const MAX_NAMED_PORTS = 64;
 const MAX_CIDRS = 64;
+const MAX_AEADS = 8;
 /** More endpoints of one service are refused: a hub cuts none off. */
 export const MAX_SERVICE_ADDRESSES = 4096;
 const MAX_TTL_SECONDS = 0x7fffffff;
@@ -35,6 +36,7 @@ const MAX_IPS_PER_NAME = 1_000_000;
 
 const DNS_LABEL = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/;
 const CLUSTER_NAME = /^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$/;
+const AEAD_NAME = /^[a-z0-9-]{1,32}$/;
 /** IANA service names (RFC 6335 §5.1), as Kubernetes takes them for ports */
 const PORT_NAME = /^(?=.*[a-z])[a-z0-9]([a-z0-9-]{0,13}[a-z0-9])?$/;
 
@@ -211,6 +213,9 @@ export function readMemberRecord(value: unknown): MemberRecord {
     labels: readLabels(object["labels"], "labels"),
     namedPorts: readList(object["namedPorts"], "namedPorts", MAX_NAMED_PORTS)
       .map((port, i) => readNamedPort(port, `namedPorts[${i}]`)),
+    // absent: signed by a hub, or written to disk by a member, that knew nothing of them; a name of a later release is no fault
+    aeads: readList(object["aeads"] ?? [], "aeads", MAX_AEADS)
+      .map((name, i) => readText(name, `aeads[${i}]`, AEAD_NAME, "the name of an AEAD")),
     identity: readInteger(object["identity"], "identity", 1, MAX_IDENTITY),
     notBefore: readInteger(object["notBefore"], "notBefore", 0, Number.MAX_SAFE_INTEGER),
     notAfter: readInteger(object["notAfter"], "notAfter", 0, Number.MAX_SAFE_INTEGER),

@@ -10,6 +10,7 @@ import type { DatapathCommand, PutIp, PutPeer, SetSelf } from "../datapath/contr
 import { formatPrefix, type IpPrefix, maskedPrefix, parseAddress, parsePrefix } from "../ip/address.ts";
 import { parseUnderlayAddr } from "../ip/underlay_addr.ts";
 import type { IpEntry, MemberRecord, MeshSettings } from "./entries.ts";
+import { agreedAead } from "./agreed_aead.ts";
 import { equalData } from "./equal_data.ts";
 
 /** How long past its `notAfter` a record is still used: the hub may be away for long, and drawers are deep. */
@@ -141,10 +142,12 @@ export class MeshTables {
 
   #peersOf(inputs: TableInputs): Map<string, PutPeer> {
     const peers = new Map<string, PutPeer>();
+    const own = this.#members.get(inputs.selfName)?.aeads ?? [];
     for (const [name, member] of this.#members) {
       if (name === inputs.selfName) continue;
       const { presharedKey, keepaliveSeconds } = inputs.peerOptions(member);
       const endpoint = member.endpoints[0] === undefined ? undefined : parseUnderlayAddr(member.endpoints[0]);
+      const aead = agreedAead(own, member.aeads);
       peers.set(toHex(member.publicKey), {
         op: "peer",
         name,
@@ -153,6 +156,7 @@ export class MeshTables {
         ...(endpoint === undefined ? {} : { endpoint }),
         keepaliveSeconds,
         underlay: parseAddress(member.underlay)!,
+        ...(aead === undefined ? {} : { aead }),
       });
     }
     return peers;

@@ -3,7 +3,7 @@ import { readU32LE } from "../bytes/integers.ts";
 import { CookieMaker } from "../noise/cookie.ts";
 import { type LocalKeys, makeLocalKeys } from "../noise/keys.ts";
 import { StampClock } from "../noise/tai64n.ts";
-import type { Ciphers, RandomBytes } from "../ports.ts";
+import type { AeadName, Ciphers, RandomBytes } from "../ports.ts";
 import { REKEY_JITTER_MS } from "./constants.ts";
 import { Deadlines } from "./deadlines.ts";
 import { IndexTable } from "./index_table.ts";
@@ -15,6 +15,8 @@ import type { Session } from "./session.ts";
 
 export class Core {
   readonly ciphers: Ciphers;
+  /** what may be sealed with beside ChaCha20-Poly1305 */
+  readonly sendAeads: readonly AeadName[];
   readonly random: RandomBytes;
   /** the packet arena; address records are in it */
   readonly arena: Uint8Array;
@@ -46,9 +48,11 @@ export class Core {
     sparesAt: number,
     maxPeers: number,
     stampFloor: Uint8Array | undefined,
+    sendAeads: readonly AeadName[],
   ) {
     this.ciphers = ciphers;
     this.random = random;
+    this.sendAeads = sendAeads.filter((aead) => ciphers.aeads.includes(aead));
     this.arena = arena;
     this.sparesAt = sparesAt;
     this.local = makeLocalKeys(ciphers, secretKey);

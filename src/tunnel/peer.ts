@@ -7,6 +7,7 @@ import { CookieJar } from "../noise/cookie.ts";
 import type { SentInitiation } from "../noise/handshake.ts";
 import type { RemoteKeys } from "../noise/keys.ts";
 import { STAMP_BYTES } from "../wire/wg_message.ts";
+import type { AeadName } from "../ports.ts";
 import type { Session } from "./session.ts";
 
 /** A timer that is not armed. */
@@ -22,6 +23,9 @@ export class Peer {
   /** replaced as a whole when the preshared key changes */
   keys: RemoteKeys;
   keepaliveMs = 0;
+  /** what the records of both sides say, and what our next session with it seals with: the same, unless we may not */
+  agreedAead: AeadName = "chacha20poly1305";
+  sendAead: AeadName = "chacha20poly1305";
   /** the endpoint that was last given from outside; roaming does not change it */
   configuredEndpoint: UnderlayAddr | undefined = undefined;
 

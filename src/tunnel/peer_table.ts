@@ -4,6 +4,7 @@ import { toBase64 } from "../bytes/text.ts";
 import type { IpPrefix } from "../ip/address.ts";
 import { FAMILY_NONE, UNDERLAY_ADDR_BYTES, type UnderlayAddr, writeUnderlayAddr } from "../ip/underlay_addr.ts";
 import { makeRemoteKeys, wipeRemoteKeys } from "../noise/keys.ts";
+import type { AeadName } from "../ports.ts";
 import { KEY_BYTES } from "../wire/wg_message.ts";
 import { AllowedIps } from "./allowed_ips.ts";
 import type { Core } from "./core.ts";
@@ -23,6 +24,8 @@ export interface PeerSpec {
   readonly keepaliveSeconds: number;
   /** all of them; host bits are ignored */
   readonly allowedIps: readonly IpPrefix[];
+  /** what the records of both sides say; absent: ChaCha20-Poly1305. Sessions that are there keep theirs. */
+  readonly aead?: AeadName | undefined;
   /** where it may be found. Given again unchanged, it does not undo roaming. */
   readonly endpoint?: UnderlayAddr | undefined;
 }
@@ -72,6 +75,7 @@ export class PeerTable {
     peer.name = spec.name;
     this.#setPresharedKey(peer, spec.presharedKey);
     if (spec.endpoint !== undefined) this.#setEndpoint(peer, spec.endpoint);
+    this.#setAead(peer, spec.aead ?? "chacha20poly1305");
     this.#setKeepalive(peer, spec.keepaliveSeconds * 1000, nowMs);
     this.allowedIps.replace(peer.slot, spec.allowedIps);
     return peer;
@@ -121,6 +125,11 @@ export class PeerTable {
     peer.handshakeSentAtMs = -Infinity;
     this.#core.outbox.dropPeer(peer);
     this.#core.deadlines.set(peer.slot, earliestTimer(peer));
+  }
+
+  #setAead(peer: Peer, aead: AeadName): void {
+    peer.agreedAead = aead;
+    peer.sendAead = this.#core.sendAeads.includes(aead) ? aead : "chacha20poly1305";
   }
 
   #setEndpoint(peer: Peer, endpoint: UnderlayAddr): void {

@@ -3,14 +3,7 @@ import { toBase64 } from "../bytes/text.ts";
 import { FAMILY_NONE, familyOf } from "../ip/underlay_addr.ts";
 import { writeInitiation } from "../noise/handshake.ts";
 import { INITIATION_BYTES, KEY_BYTES } from "../wire/wg_message.ts";
-import {
-  REJECT_AFTER_MESSAGES,
-  REJECT_AFTER_MS,
-  REKEY_AFTER_MESSAGES,
-  REKEY_AFTER_MS,
-  REKEY_ON_RECEIVE_MS,
-  REKEY_TIMEOUT_MS,
-} from "./constants.ts";
+import { REJECT_AFTER_MS, REKEY_AFTER_MS, REKEY_ON_RECEIVE_MS, REKEY_TIMEOUT_MS } from "./constants.ts";
 import type { Core } from "./core.ts";
 import { pickIndex } from "./index_table.ts";
 import { NEVER, type Peer } from "./peer.ts";
@@ -28,7 +21,7 @@ export function findSealing(core: Core, peer: Peer, nowMs: number): Session | un
 
 /** Whether something may still be sealed with a session. */
 export function isUsable(session: Session, nowMs: number): boolean {
-  return nowMs - session.createdAtMs < REJECT_AFTER_MS && session.sendCounter < REJECT_AFTER_MESSAGES;
+  return nowMs - session.createdAtMs < REJECT_AFTER_MS && session.sendCounter < session.rejectAfterMessages;
 }
 
 /**
@@ -92,7 +85,7 @@ export function noteTransportSent(core: Core, peer: Peer, nowMs: number, isData:
   const session = peer.current;
   if (session === undefined) return;
   const isOld = session.isInitiator && nowMs - session.createdAtMs >= REKEY_AFTER_MS;
-  if (isOld || session.sendCounter > REKEY_AFTER_MESSAGES) requestHandshake(core, peer, nowMs, false);
+  if (isOld || session.sendCounter > session.rekeyAfterMessages) requestHandshake(core, peer, nowMs, false);
 }
 
 /** Messages came in: the initiator of a session that is about to be refused makes a new one, even if it has nothing to say. */

@@ -16,9 +16,11 @@ import { wipeInitiation } from "../noise/handshake.ts";
 import type { SessionSecrets } from "../noise/transcript.ts";
 import type { Core } from "./core.ts";
 import type { Peer } from "./peer.ts";
+import { makeAeadKey } from "./aead.ts";
+import { ReceiveKeys } from "./receive_keys.ts";
 import { Session } from "./session.ts";
 
-/** Makes a session from the keys of a handshake, and wipes those. It is in the index table, but in no slot yet. */
+/** Makes a session from the keys of a handshake, which are its own then. It is in the index table, but in no slot yet. */
 export function makeSession(
   core: Core,
   peer: Peer,
@@ -28,11 +30,10 @@ export function makeSession(
   secrets: SessionSecrets,
   nowMs: number,
 ): Session {
-  const sendKey = core.ciphers.makeTransportKey(secrets.send);
-  const receiveKey = core.ciphers.makeTransportKey(secrets.receive);
+  const sendKey = makeAeadKey(core.ciphers, secrets.send, peer.sendAead);
   core.ciphers.wipe(secrets.send);
-  core.ciphers.wipe(secrets.receive);
-  const session = new Session(peer, isInitiator, localIndex, remoteIndex, sendKey, receiveKey, nowMs);
+  const receiveKeys = new ReceiveKeys(core.ciphers, secrets.receive, peer.agreedAead);
+  const session = new Session(peer, isInitiator, localIndex, remoteIndex, sendKey, receiveKeys, nowMs);
   core.sessions.add(localIndex, session);
   return session;
 }

@@ -20,7 +20,6 @@ import {
 import {
   AT_TRANSPORT_COUNTER,
   AT_TRANSPORT_RECEIVER,
-  TAG_BYTES,
   TRANSPORT_HEADER_BYTES,
   TRANSPORT_MIN_BYTES,
   writeTransportHeader,
@@ -67,16 +66,20 @@ export class Transport {
     // paper's limit of 2^64 - 2^13 - 1.
     if (high >= COUNTER_HIGH_LIMIT) return DROP_COUNTER_RANGE;
     const sealedAt = at + TRANSPORT_HEADER_BYTES;
-    if (!cipher.open(session.receiveKey, counterAt, sealedAt, end)) return DROP_BAD_TAG;
+    const key = session.receiveKey;
+    const isGood = key === undefined
+      ? findReceiveKey(session, cipher, bytes, counterAt, sealedAt, end)
+      : cipher.open(key, counterAt, sealedAt, end);
+    if (!isGood) return DROP_BAD_TAG;
     if (!session.window.accept(high, readU32LE(bytes, counterAt))) return DROP_REPLAYED;
 
     const peer = session.peer;
     this.openedAt = sealedAt;
-    this.openedEnd = end - TAG_BYTES;
+    this.openedEnd = end - session.receiveKey!.tagBytes;
     this.openedPeer = peer;
     peer.rxBytes += end - at;
     peer.heardFromAt = fromAt;
-    if (end - at > TRANSPORT_MIN_BYTES) peer.hasHeardData = true;
+    if (this.openedEnd > sealedAt) peer.hasHeardData = true;
     if (!peer.isTouched) this.#touch(peer);
     if (session === peer.next) this.#confirm(peer, nowMs);
     return FORWARD;
@@ -97,7 +100,7 @@ export class Transport {
     const sealedAt = outAt + TRANSPORT_HEADER_BYTES;
     writeTransportHeader(bytes, outAt, session.remoteIndex, counter);
     cipher.seal(session.sendKey, counter, plainAt, plainEnd, sealedAt);
-    const end = sealedAt + (plainEnd - plainAt) + TAG_BYTES;
+    const end = sealedAt + (plainEnd - plainAt) + session.sendTagBytes;
     session.peer.txBytes += end - outAt;
     return end;
   }
@@ -135,4 +138,19 @@ export class Transport {
     noteHandshakeComplete(core, peer, nowMs);
     core.ready.push(peer);
   }
+}
+
+/** The first message of a session: whatever opens it is what the other side seals with. */
+function findReceiveKey(
+  session: Session,
+  cipher: PacketCipher,
+  bytes: Uint8Array,
+  counterAt: number,
+  at: number,
+  end: number,
+): boolean {
+  const key = session.receiveKeys?.open(cipher, bytes, counterAt, at, end);
+  if (key === undefined) return false;
+  session.settleReceive(key);
+  return true;
 }

@@ -14,7 +14,7 @@
  * @see WireGuard paper (Donenfeld, NDSS 2017, revised 2020)
  */
 import { UNDERLAY_ADDR_BYTES } from "../ip/underlay_addr.ts";
-import type { Ciphers, PacketCipher, RandomBytes } from "../ports.ts";
+import type { AeadName, Ciphers, PacketCipher, RandomBytes } from "../ports.ts";
 import type { Verdict } from "../verdict.ts";
 import { KEY_BYTES } from "../wire/wg_message.ts";
 import type { AllowedIps } from "./allowed_ips.ts";
@@ -43,6 +43,8 @@ export interface WireGuardOptions {
   readonly maxPeers: number;
   /** greatest timestamp that an earlier life of this key may have sent: `stampFloor` as it was saved */
   readonly stampFloor?: Uint8Array | undefined;
+  /** what data may be sealed with where a peer's spec says so, beside ChaCha20-Poly1305; absent: nothing else */
+  readonly sendAeads?: readonly AeadName[];
   /** both clocks now; `tick` and `receiveControl` keep them in step */
   readonly nowMs: number;
   readonly unixMs: number;
@@ -83,6 +85,7 @@ export class WireGuard {
       sparesAt,
       maxPeers,
       options.stampFloor,
+      options.sendAeads ?? [],
     );
     core.unixOffsetMs = options.unixMs - options.nowMs;
     this.#core = core;
@@ -112,12 +115,16 @@ export class WireGuard {
 
   /**
    * Adds a peer, or changes it live into what `spec` says. The same again changes nothing; a changed preshared key ends its
-   * sessions; keepalive switched on speaks at the next `tick`.
+   * sessions; keepalive switched on speaks at the next `tick`. A changed AEAD is the next session's; one that the peer has taken
+   * back asks for that session at once, as the peer may be an older program now that cannot open the other.
    *
    * @throws RangeError, and nothing has changed, when a value is out of range, the key is our own, or there is no room
    */
   putPeer(spec: PeerSpec, nowMs: number): Peer {
-    return this.#peers.put(spec, nowMs);
+    const peer = this.#peers.put(spec, nowMs);
+    const current = peer.current?.sendKey.aead ?? "chacha20poly1305";
+    if (current !== "chacha20poly1305" && current !== peer.sendAead) requestHandshake(this.#core, peer, nowMs, false);
+    return peer;
   }
 
   /** Forgets a peer and its keys; whether there was one. */
@@ -226,7 +233,7 @@ export class WireGuard {
    *
    * @param session from `sealing`, in the same batch
    * @param bytes the arena of `cipher`
-   * @param plainEnd end of the plaintext, padded already
+   * @param plainEnd end of the plaintext, padded already; the message ends 16 octets and the session's tag behind it
    * @param outAt `headerAt` to seal in place; else a range that does not overlap the plaintext
    * @returns the end of the message
    */

@@ -7,7 +7,7 @@
 import { readU32LE, writeU53LE } from "../../src/bytes/integers.ts";
 import { parsePrefix } from "../../src/ip/address.ts";
 import { parseUnderlayAddr, writeUnderlayAddr } from "../../src/ip/underlay_addr.ts";
-import type { Ciphers, PacketCipher } from "../../src/ports.ts";
+import type { AeadName, Ciphers, PacketCipher } from "../../src/ports.ts";
 import type { Peer } from "../../src/tunnel/peer.ts";
 import type { PeerSpec } from "../../src/tunnel/peer_table.ts";
 import { addressRoomBytes, WireGuard } from "../../src/tunnel/wireguard.ts";
@@ -31,6 +31,12 @@ export interface SentMessage {
   readonly size: number;
   readonly to: string;
   readonly bytes: Uint8Array;
+}
+
+export interface NodeOptions {
+  readonly startUnixMs?: number;
+  /** `WireGuardOptions.sendAeads` */
+  readonly sendAeads?: readonly AeadName[];
 }
 
 export class FakeNode {
@@ -57,7 +63,8 @@ export class FakeNode {
   readonly #network: FakeNetwork;
   readonly #staged = new Map<Peer, number[]>();
 
-  constructor(ciphers: Ciphers, network: FakeNetwork, address: string, seed: number, startUnixMs = UNIX_START_MS) {
+  constructor(ciphers: Ciphers, network: FakeNetwork, address: string, seed: number, options: NodeOptions = {}) {
+    const startUnixMs = options.startUnixMs ?? UNIX_START_MS;
     const draw = seeded(seed);
     const random = (into: Uint8Array) => {
       for (let i = 0; i < into.length; i++) into[i] = Math.floor(draw() * 256);
@@ -77,6 +84,7 @@ export class FakeNode {
       maxPeers: MAX_PEERS,
       nowMs: network.nowMs,
       unixMs: this.unixMs(),
+      sendAeads: options.sendAeads ?? [],
     });
   }
 
@@ -230,12 +238,20 @@ export class WireGuardPair {
 
   constructor(
     ciphers: Ciphers,
-    options: Partial<NetworkOptions> & { a?: Partial<PeerSpec>; b?: Partial<PeerSpec> } = {},
+    options: Partial<NetworkOptions> & {
+      a?: Partial<PeerSpec>;
+      b?: Partial<PeerSpec>;
+      sendAeads?: readonly AeadName[];
+      /** when b is of an older release, or of another machine */
+      ciphersOfB?: Ciphers;
+    } = {},
   ) {
     const seed = options.seed ?? 1;
+    const nodeOptions: NodeOptions = { sendAeads: options.sendAeads ?? [] };
     this.network = new FakeNetwork({ delayMs: 10, ...options, seed });
-    this.a = new FakeNode(ciphers, this.network, "192.0.2.1:51820", seed * 2 + 1000);
-    this.b = new FakeNode(ciphers, this.network, "192.0.2.2:51820", seed * 2 + 1001);
+    this.a = new FakeNode(ciphers, this.network, "192.0.2.1:51820", seed * 2 + 1000, nodeOptions);
+    const ciphersOfB = options.ciphersOfB ?? ciphers;
+    this.b = new FakeNode(ciphersOfB, this.network, "192.0.2.2:51820", seed * 2 + 1001, nodeOptions);
     this.toB = this.a.knows(this.b, options.a);
     this.toA = this.b.knows(this.a, options.b);
   }

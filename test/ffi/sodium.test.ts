@@ -4,9 +4,10 @@ import fc from "fast-check";
 import { beforeAll, describe, expect, it } from "vitest";
 import { loadSodiumWasm } from "../../edge/ciphers_wasm.ts";
 import { readNativeLibrary } from "../../ffi/native.ts";
-import { loadSodium, makeArena, randomBytes, sodiumVersion } from "../../ffi/sodium.ts";
+import { toHex } from "../../src/bytes/text.ts";
+import { loadSodium, makeArena, randomBytes, sealOnce, sodiumVersion } from "../../ffi/sodium.ts";
 import type { Ciphers } from "../../src/ports.ts";
-import { cipherSuite } from "../suites/ciphers.ts";
+import { bytesOf, cipherSuite, vectors } from "../suites/ciphers.ts";
 import { noFfi, runtimeName } from "./harness.ts";
 
 describe.skipIf(noFfi)(`libsodium on ${runtimeName}${noFfi}`, () => {
@@ -25,6 +26,17 @@ describe.skipIf(noFfi)(`libsodium on ${runtimeName}${noFfi}`, () => {
       if (process.arch === cpu) expect(library.equals(readNativeLibrary())).toBe(true);
     }
   });
+
+  for (const aead of ["aegis128l", "aes256gcm"] as const) {
+    for (const vector of vectors[aead]) {
+      it(`sealOnce gives the answer of ${vector.source}`, (context) => {
+        if (!loadSodium().aeads.includes(aead)) return context.skip("the CPU has no AES instructions");
+        const [k, n, p, a] = [vector.key, vector.nonce, vector.plaintext, vector.associated].map(bytesOf);
+        expect(toHex(sealOnce(aead, k!, n!, p!, a!))).toBe(vector.sealed);
+        expect(() => sealOnce(aead, k!, n!.subarray(1), p!, a!)).toThrow(RangeError);
+      });
+    }
+  }
 
   it("randomBytes fills exactly what it is given, differently each time", () => {
     const bytes = new Uint8Array(96);

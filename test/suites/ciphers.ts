@@ -1,11 +1,13 @@
 /**
  * One suite over every implementation of `Ciphers` and `PacketCipher`. Vectors: `test/vectors/ciphers.json`.
  */
+import { createCipheriv } from "node:crypto";
 import { readFileSync } from "node:fs";
 import fc from "fast-check";
+import sodium from "libsodium-wrappers";
 import { beforeAll, describe, expect, it } from "vitest";
 import { fromHex, toHex } from "../../src/bytes/text.ts";
-import type { Ciphers, PacketCipher } from "../../src/ports.ts";
+import type { AeadName, Ciphers, PacketCipher } from "../../src/ports.ts";
 
 interface AeadVector {
   readonly source: string;
@@ -19,15 +21,17 @@ interface AeadVector {
 interface Vectors {
   readonly chacha20poly1305: readonly AeadVector[];
   readonly xchacha20poly1305: readonly AeadVector[];
+  readonly aegis128l: readonly AeadVector[];
+  readonly aes256gcm: readonly AeadVector[];
   readonly x25519: readonly { source: string; secret: string; public: string; shared: string }[];
   readonly x25519Base: readonly { source: string; secret: string; public: string }[];
   readonly x25519LowOrder: readonly string[];
   readonly ed25519: readonly { source: string; seed: string; public: string; message: string; signature: string }[];
 }
 
-const vectors = JSON.parse(readFileSync(new URL("../vectors/ciphers.json", import.meta.url), "utf8")) as Vectors;
+export const vectors = JSON.parse(readFileSync(new URL("../vectors/ciphers.json", import.meta.url), "utf8")) as Vectors;
 
-function bytesOf(hex: string): Uint8Array {
+export function bytesOf(hex: string): Uint8Array {
   const bytes = fromHex(hex);
   if (bytes === undefined) throw new SyntaxError(`Vector is not hexadecimal: ${hex}`);
   return bytes;
@@ -144,6 +148,128 @@ export function cipherSuite(
     });
 
     packetCipherCases(() => ciphers, arenaOf);
+    for (const aead of ["aegis128l", "aes256gcm"] as const) memberAeadCases(aead, () => ciphers, arenaOf);
+  });
+}
+
+/** Sealed by somebody else: libsodium as WebAssembly, and the runtime's own AES-GCM. */
+function sealedElsewhere(
+  aead: AeadName,
+  octets: Uint8Array,
+  nonce: Uint8Array,
+  plaintext: Uint8Array,
+  associated: Uint8Array,
+): Uint8Array {
+  if (aead === "aegis128l") return sodium.crypto_aead_aegis128l_encrypt(plaintext, associated, null, nonce, octets);
+  const cipher = createCipheriv("aes-256-gcm", octets, nonce);
+  cipher.setAAD(associated);
+  return new Uint8Array(Buffer.concat([cipher.update(plaintext), cipher.final(), cipher.getAuthTag()]));
+}
+
+/** The AEADs of members, on packets. Where the implementation has one not, it must say so. */
+function memberAeadCases(
+  aead: "aegis128l" | "aes256gcm",
+  of: () => Ciphers,
+  arenaOf: (bytes: number) => Uint8Array,
+): void {
+  const octets = key.subarray(0, aead === "aegis128l" ? 16 : 32);
+  const tagBytes = aead === "aegis128l" ? 32 : 16;
+  const nonceBytes = aead === "aegis128l" ? 16 : 12;
+  const make = () => of().makeTransportKey(octets, aead);
+
+  /** The counter is the nonce's last 8 octets, little endian; zeros before. */
+  function nonceOf(counter: number): Uint8Array {
+    const nonce = new Uint8Array(nonceBytes);
+    new DataView(nonce.buffer).setBigUint64(nonceBytes - 8, BigInt(counter), true);
+    return nonce;
+  }
+
+  function withPattern(bytes: number): { arena: Uint8Array; cipher: PacketCipher } {
+    const arena = arenaOf(bytes);
+    for (let i = 0; i < arena.length; i++) arena[i] = 7 * i + 3;
+    return { arena, cipher: of().packetCipher(arena) };
+  }
+
+  it(`${aead}: what seals it elsewhere gives the standard's answers`, async () => {
+    await sodium.ready;
+    for (const vector of vectors[aead]) {
+      const [k, n, p, a] = [vector.key, vector.nonce, vector.plaintext, vector.associated].map(bytesOf);
+      expect(toHex(sealedElsewhere(aead, k!, n!, p!, a!))).toBe(vector.sealed);
+    }
+  });
+
+  it(`${aead} on packets: the same octets as elsewhere under every counter, and they open`, (context) => {
+    if (!of().aeads.includes(aead)) return context.skip("not to be had here");
+    for (const counter of [0, 1, 255, 2 ** 31, 2 ** 32 - 1, 2 ** 32, 2 ** 53 - 1]) {
+      for (const bytes of [0, 1, 31, 32, 33, 1404, 1408]) {
+        for (const to of [101, 2000]) {
+          const { arena, cipher } = withPattern(4096);
+          const before = arena.slice();
+          const transportKey = make();
+          cipher.seal(transportKey, counter, 101, 101 + bytes, to);
+          const expected = sealedElsewhere(aead, octets, nonceOf(counter), before.slice(101, 101 + bytes), none);
+          expect(arena.subarray(to, to + bytes + tagBytes)).toEqual(expected);
+          expect(arena.subarray(0, 101)).toEqual(before.subarray(0, 101));
+          expect(arena.subarray(to + bytes + tagBytes)).toEqual(before.subarray(to + bytes + tagBytes));
+          new DataView(arena.buffer, arena.byteOffset).setBigUint64(3901, BigInt(counter), true);
+          expect(cipher.open(transportKey, 3901, to, to + bytes + tagBytes)).toBe(true);
+          expect(arena.subarray(to, to + bytes)).toEqual(before.subarray(101, 101 + bytes));
+        }
+      }
+    }
+  });
+
+  it(`${aead} on packets refuses any damage, another counter, another cipher's key and less than a tag`, (context) => {
+    if (!of().aeads.includes(aead)) return context.skip("not to be had here");
+    const { arena, cipher } = withPattern(512);
+    const transportKey = make();
+    expect(transportKey).toMatchObject({ aead, tagBytes });
+    arena.fill(0, 0, 8);
+    arena[0] = 9;
+    cipher.seal(transportKey, 9, 16, 80, 16);
+    const end = 80 + tagBytes;
+    const sealed = arena.slice(16, end);
+    for (const bad of flipped(sealed)) {
+      arena.set(bad, 16);
+      expect(cipher.open(transportKey, 0, 16, end)).toBe(false);
+    }
+    for (let at = 0; at < 8; at++) {
+      arena.set(sealed, 16);
+      arena[at] = arena[at]! ^ 0x40;
+      expect(cipher.open(transportKey, 0, 16, end)).toBe(false);
+      arena[at] = arena[at]! ^ 0x40;
+    }
+    for (const other of of().aeads.filter((name) => name !== aead)) {
+      arena.set(sealed, 16);
+      const otherKey = of().makeTransportKey(other === "aegis128l" ? key.subarray(0, 16) : key, other);
+      expect(cipher.open(otherKey, 0, 16, end)).toBe(false);
+    }
+    expect(cipher.open(transportKey, 0, 16, 16 + tagBytes - 1)).toBe(false);
+    expect(cipher.open(transportKey, 0, 31, 16)).toBe(false);
+    arena.set(sealed, 16);
+    expect(cipher.open(transportKey, 0, 16, end)).toBe(true);
+  });
+
+  it(`${aead}: a key is a copy of the right length that a wipe ends, and the arena's end holds`, (context) => {
+    if (!of().aeads.includes(aead)) {
+      expect(() => make()).toThrow(`Cannot use ${aead}`);
+      return context.skip("not to be had here");
+    }
+    const { arena, cipher } = withPattern(256);
+    const original = octets.slice();
+    const transportKey = of().makeTransportKey(original, aead);
+    original.fill(0);
+    const before = arena.slice(0, 32);
+    cipher.seal(transportKey, 0, 0, 32, 0);
+    expect(arena.slice(0, 32 + tagBytes)).toEqual(sealedElsewhere(aead, octets, nonceOf(0), before, none));
+    cipher.seal(transportKey, 0, 100, 256 - tagBytes, 100);
+    expect(() => cipher.seal(transportKey, 0, 100, 256 - tagBytes + 1, 100)).toThrow(RangeError);
+    expect(() => cipher.open(transportKey, 0, 100, 257)).toThrow(RangeError);
+    transportKey.wipe();
+    expect(() => cipher.seal(transportKey, 0, 0, 32, 0)).toThrow("Transport key is wiped");
+    expect(() => cipher.open(transportKey, 0, 0, 80)).toThrow("Transport key is wiped");
+    expect(() => of().makeTransportKey(key.subarray(1), aead)).toThrow(RangeError);
+    expect(() => of().makeTransportKey(new Uint8Array(aead === "aegis128l" ? 32 : 16), aead)).toThrow(RangeError);
   });
 }
 
@@ -248,7 +374,9 @@ function packetCipherCases(of: () => Ciphers, arenaOf: (bytes: number) => Uint8A
     transportKey.wipe();
     expect(() => cipher.seal(transportKey, 0, 0, 32, 0)).toThrow("Transport key is wiped");
     expect(() => cipher.open(transportKey, 0, 0, 32)).toThrow("Transport key is wiped");
-    expect(() => cipher.seal({ wipe: () => undefined }, 0, 0, 32, 0)).toThrow("of other ciphers");
+    expect(() => cipher.seal({ aead: "chacha20poly1305", tagBytes: 16, wipe: () => undefined }, 0, 0, 32, 0)).toThrow(
+      "of other ciphers",
+    );
     transportKey.wipe(); // twice does no harm
   });
 

@@ -234,6 +234,7 @@ export function hubStateSuite(subject: HubUnderTest): void {
           namespace: "edge",
           labels: { app: "web", site: "lyon" },
           namedPorts: [],
+          aeads: [],
           identity: 65792,
           notBefore: now - 24 * HOUR,
           notAfter: now + 30 * 24 * HOUR,
@@ -572,6 +573,25 @@ export function hubStateSuite(subject: HubUnderTest): void {
         await hub.noteConnection("m1", { ...facts, localAddress: "10.0.0.8" });
         expect(recordOf(hub.members()[0]!.record).underlay).toBe("10.0.0.8");
         expect(JSON.parse(await text("cilium/state/nodes/v1/edge1/m1")).IPAddresses[0].IP).toBe("10.0.0.8");
+      });
+
+      it("signs what a member announces for transport data, and takes it back with a report that says nothing of it", async () => {
+        await admit(1);
+        const aeadsOf = () => recordOf(hub.members()[0]!.record).aeads;
+        expect(aeadsOf()).toEqual([]);
+        const facts = { endpoints: ["192.0.2.1:51871"], localAddress: "" };
+        await hub.noteConnection("m1", { ...facts, aeads: ["aegis128l", "aes256gcm"] });
+        expect(aeadsOf()).toEqual(["aegis128l", "aes256gcm"]);
+        const revision = store.revision;
+        await hub.noteConnection("m1", { ...facts, aeads: ["aegis128l", "aes256gcm"] });
+        expect(store.revision).toBe(revision);
+        await hub.noteConnection("m1", facts); // an older release runs there now
+        expect(aeadsOf()).toEqual([]);
+        await hub.noteAeads("m1", ["aes256gcm"]);
+        await hub.noteAeads("nobody", ["aes256gcm"]);
+        expect(aeadsOf()).toEqual(["aes256gcm"]);
+        await hub.noteAeads("m1", ["aes256gcm"]);
+        expect(store.revision).toBe(revision + 2);
       });
 
       it("keeps underlay addresses unique: who comes later takes its mesh address", async () => {

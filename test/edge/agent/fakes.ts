@@ -77,6 +77,8 @@ export class FakeLink implements DatapathLink {
           sendBufferBytes: 1,
           ipv6: true,
           aead: "libsodium",
+          memberAeads: ["aegis128l", "aes256gcm"],
+          memberAead: "aegis128l 6.8x, aes256gcm 2.9x chacha20poly1305",
         },
       })
       : Promise.reject(failure);
@@ -164,6 +166,11 @@ export class FakeNetwork implements NetworkDoor {
 export class FakeSource implements StateSource {
   sink: StateSink | undefined;
   isStopped = false;
+  announced: readonly string[] | undefined;
+
+  announce(aeads: readonly string[]): void {
+    this.announced = aeads;
+  }
 
   start(sink: StateSink): void {
     this.sink = sink;
@@ -212,6 +219,7 @@ export function makeAgent(
       wireguardPort: 51871,
       privateKey: new Uint8Array(32).fill(9),
       aead: "auto",
+      memberAead: "auto",
       offload: true,
     },
     mesh: {

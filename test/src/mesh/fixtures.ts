@@ -25,6 +25,7 @@ export function memberOf(number: number, changes: Partial<MemberRecord> = {}): M
     namespace: "default",
     labels: { app: `app${number}` },
     namedPorts: [],
+    aeads: [],
     identity: 65536 + 256 + number,
     notBefore: 0,
     notAfter: NOW_MS + 30 * 86_400_000,
