@@ -5,6 +5,8 @@
 import type { NamedPort, PolicySettings } from "../../src/mesh/entries.ts";
 import type { RuleVerdict } from "../../src/policy/model.ts";
 import type { DryRunResult } from "../sync/dry_run.ts";
+import type { DnsFacts, HttpFacts } from "../proxy/doors.ts";
+import type { FlowVerdict } from "./flow_log.ts";
 import type { HealthItem } from "./health.ts";
 
 /** Version of all shapes in this file. */
@@ -142,6 +144,49 @@ export interface DropDocument {
   readonly sourcePort: number;
   readonly destinationPort: number;
   /** of the other side; 0 = unknown */
+  readonly identity: number;
+}
+
+/** `GET /v1/flows`, `edgemesh observe` */
+export interface FlowsDocument {
+  readonly apiVersion: typeof API_VERSION;
+  readonly kind: "Flows";
+  /** "<cluster>/<name>" of this member */
+  readonly member: string;
+  /** number of the newest flow known: `?since=` it asks for what comes later; 0: none yet */
+  readonly newest: number;
+  /** flows after `since` that are gone from the ring already */
+  readonly lost: number;
+  /** oldest first */
+  readonly flows: readonly FlowDocument[];
+}
+
+/** A request that a proxy judged, or a packet that was dropped. */
+export interface FlowDocument {
+  readonly number: number;
+  readonly at: string;
+  readonly type: "L3_L4" | "L7";
+  readonly verdict: FlowVerdict;
+  readonly direction: "ingress" | "egress";
+  /** null: no packet could be read */
+  readonly source: FlowEndDocument | null;
+  readonly destination: FlowEndDocument | null;
+  readonly protocol: string;
+  /** name of the drop reason */
+  readonly drop: string | null;
+  readonly reason: string | null;
+  readonly rule: { readonly policy: string; readonly path: string } | null;
+  readonly http: HttpFacts | null;
+  readonly dns: DnsFacts | null;
+}
+
+export interface FlowEndDocument {
+  readonly address: string;
+  /** for ICMP the type, at the destination */
+  readonly port: number;
+  /** of the member with that address; null: none */
+  readonly name: string | null;
+  /** 0 = unknown */
   readonly identity: number;
 }
 

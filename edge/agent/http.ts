@@ -51,6 +51,15 @@ export function makeApp(agent: Agent, entrance: Entrance, actions: HttpActions):
   app.get("/v1/status", async (c) => c.json(await statusOf(agent)));
   app.get("/v1/peers", async (c) => c.json(await peersOf(agent)));
   app.get("/v1/drops", async (c) => c.json(await dropsOf(agent)));
+  app.get("/v1/flows", async (c) => {
+    const { flowsOf } = await import("./flow_view.ts");
+    try {
+      return c.json(await flowsOf(agent, new Map(Object.entries(c.req.queries()))));
+    } catch (error) {
+      if (error instanceof RangeError) return fail(c, 400, "EDGE_USAGE", error.message);
+      throw error;
+    }
+  });
   app.get("/v1/identities", (c) => c.json(identitiesOf(agent)));
   app.get("/v1/policies", async (c) => c.json(await policiesOf(agent)));
   if (entrance === "socket") {

@@ -2,6 +2,7 @@
  * The command table: names, arguments, options, examples, and the file that does the work, imported when it is called. Help,
  * completion and parsing are made from it (`program.ts`, `completion.ts`); what stays running is dispatched without commander.
  */
+import { FLOW_FILTERS } from "../agent/flow_filter.ts";
 import type { CommandSpec, OptionSpec } from "./context.ts";
 
 const NAMESPACE: OptionSpec = { flag: "namespace", short: "n", value: "NAME", help: "namespace (default: default)" };
@@ -12,6 +13,14 @@ const FILES: OptionSpec = {
   help: "YAML or JSON file, folder, or - for standard input (repeatable)",
   isList: true,
 };
+
+const FLOW_OPTIONS: readonly OptionSpec[] = Object.entries(FLOW_FILTERS).map(([flag, { value, help }]) => ({
+  flag,
+  ...(flag === "type" ? { short: "t" } : {}),
+  value,
+  help: `only flows with this: ${help} (repeatable)`,
+  isList: true,
+}));
 
 /** Every command, in the order of `--help`. */
 export const COMMANDS: readonly CommandSpec[] = [
@@ -139,6 +148,23 @@ export const COMMANDS: readonly CommandSpec[] = [
     options: [{ flag: "drops", help: "watch drops (what it does in any case)" }],
     examples: ["monitor --drops", "monitor --drops -o json"],
     load: async () => (await import("./monitor.ts")).monitor,
+  },
+  {
+    path: ["observe"],
+    summary: "show flows that a proxy judged or that were dropped, with the filters of hubble observe",
+    scopes: ["client"],
+    options: [
+      { flag: "last", value: "N", help: "how many of the newest (default: 20, with --follow: 0)" },
+      { flag: "all", help: "all that the agent still has" },
+      { flag: "follow", short: "f", help: "go on as they happen" },
+      ...FLOW_OPTIONS,
+    ],
+    examples: [
+      "observe -f --verdict DROPPED",
+      "observe --protocol http --http-status 5+ --last 100",
+      "observe --all -o json",
+    ],
+    load: async () => (await import("./observe.ts")).observe,
   },
   {
     path: ["apply"],

@@ -1,5 +1,6 @@
 /** `edgemesh monitor --drops`: one line for each dropped packet, until interrupted. */
 import type { DropDocument, DropsDocument } from "../agent/documents.ts";
+import { newerOf } from "../agent/flow_log.ts";
 import { EXIT_OK } from "../errors.ts";
 import { pause } from "../sync/backoff.ts";
 import { AgentClient } from "./agent_client.ts";
@@ -18,7 +19,7 @@ export async function monitor(context: CommandContext): Promise<number> {
     await pause(POLL_MS, terminal.interrupted);
     if (terminal.interrupted.aborted) break;
     const { recent } = await client.get<DropsDocument>("/v1/drops");
-    for (const drop of newDrops(before, recent)) {
+    for (const drop of newerOf(before, recent)) {
       terminal.out(
         config.output === "json" || config.output === "yaml" ? `${JSON.stringify(drop)}\n` : `${dropLine(drop)}\n`,
       );
@@ -26,20 +27,6 @@ export async function monitor(context: CommandContext): Promise<number> {
     before = recent;
   }
   return EXIT_OK;
-}
-
-/**
- * What stands in a newer view of the ring and not in an older one. The newer begins with what is left of the older; where nothing
- * is left of it, all of the newer is new.
- */
-export function newDrops(before: readonly DropDocument[], now: readonly DropDocument[]): readonly DropDocument[] {
-  const olds = before.map((drop) => JSON.stringify(drop));
-  const news = now.map((drop) => JSON.stringify(drop));
-  for (let gone = 0; gone <= olds.length; gone++) {
-    const left = olds.slice(gone);
-    if (left.length <= news.length && left.every((drop, i) => drop === news[i])) return now.slice(left.length);
-  }
-  return now;
 }
 
 /** `xx drop POLICY_DENIED ingress identity 65540 10.9.0.1:4000 -> 10.9.0.2:8081 TCP (Policy denied ...)` */

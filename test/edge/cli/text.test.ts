@@ -4,7 +4,7 @@ import type { DropDocument, PeersDocument, StatusDocument } from "../../../edge/
 import { completion } from "../../../edge/cli/completion.ts";
 import { COMMANDS } from "../../../edge/cli/commands.ts";
 import type { CommandContext } from "../../../edge/cli/context.ts";
-import { dropLine, newDrops } from "../../../edge/cli/monitor.ts";
+import { dropLine } from "../../../edge/cli/monitor.ts";
 import { ageText, byteText, clean, labelText, table } from "../../../edge/cli/output.ts";
 import { isSettled } from "../../../edge/cli/status.ts";
 import { dumpText, showText } from "../../../edge/cli/wg.ts";
@@ -55,17 +55,6 @@ describe("monitor", () => {
       "2026-01-02T03:04:05.000Z xx drop POLICY_DENIED ingress identity 70000 10.9.0.1:4000 -> [fd09::2]:8081 TCP (Policy denied)",
     );
     expect(dropLine({ ...DROP, source: null, destination: null })).toContain(" ? -> ? ");
-  });
-
-  it("finds what is new in a ring that moves on", () => {
-    const drop = (port: number) => ({ ...DROP, sourcePort: port });
-    const [a, b, c, d] = [drop(1), drop(2), drop(3), drop(4)];
-    expect(newDrops([], [a, b])).toEqual([a, b]);
-    expect(newDrops([a, b], [a, b])).toEqual([]);
-    expect(newDrops([a, b], [a, b, c])).toEqual([c]);
-    expect(newDrops([a, b, c], [c, d])).toEqual([d]);
-    expect(newDrops([a, b], [c, d])).toEqual([c, d]);
-    expect(newDrops([a, a], [a, a, a])).toEqual([a]);
   });
 });
 

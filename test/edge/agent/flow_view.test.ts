@@ -1,0 +1,99 @@
+import { beforeEach, describe, expect, it } from "vitest";
+import type { FlowsDocument } from "../../../edge/agent/documents.ts";
+import { makeApp } from "../../../edge/agent/http.ts";
+import { DROP_POLICY_DENIED, DROP_PROXY_REFUSED, FORWARD } from "../../../src/verdict.ts";
+import { entriesOf } from "../../src/mesh/fixtures.ts";
+import { type FakeAgent, makeAgent } from "./fakes.ts";
+
+let fake: FakeAgent;
+
+beforeEach(async () => {
+  fake = makeAgent();
+  await fake.agent.start();
+  fake.source.sink!.apply({ t: "snapshot", epoch: "e", revision: 5, entries: entriesOf(1, 2, 3) });
+});
+
+async function ask(
+  query: string,
+): Promise<{ status: number; document: FlowsDocument & { message: string; code: string } }> {
+  const app = makeApp(fake.agent, "loopback", { leave: () => Promise.resolve(undefined) });
+  const response = await app.request(`http://x/v1/flows${query}`, { headers: { host: "127.0.0.1:9780" } });
+  return { status: response.status, document: await response.json() as never };
+}
+
+function addRequest(path: string, verdict = FORWARD): void {
+  const from = { address: "10.9.0.3", port: 4000 };
+  const to = { address: "10.9.0.2", port: 80 };
+  fake.agent.flows.addL7({
+    unixMs: fake.unixMs,
+    flow: { from, to, protocol: 6, direction: 0, identity: 65_795 },
+    kind: "http",
+    verdict,
+    http: { method: "GET", path, host: "h", status: 200 },
+  });
+}
+
+describe("GET /v1/flows", () => {
+  it("names both ends, and puts drops where they belong in time", async () => {
+    addRequest("/a");
+    fake.link.snapshot = {
+      ...fake.link.snapshot,
+      drops: [{
+        unixMs: fake.unixMs - 5,
+        direction: "egress",
+        verdict: DROP_POLICY_DENIED,
+        source: "10.9.0.2",
+        destination: "10.9.0.3",
+        protocol: 17,
+        sourcePort: 1,
+        destinationPort: 2,
+        identity: 65_795,
+      }],
+    };
+    const { status, document } = await ask("");
+    expect(status).toBe(200);
+    expect(document).toMatchObject({
+      apiVersion: "edgemesh/v1",
+      kind: "Flows",
+      member: "edge1/m2",
+      newest: 2,
+      lost: 0,
+    });
+    expect(document.flows).toMatchObject([
+      {
+        number: 2,
+        type: "L3_L4",
+        source: { address: "10.9.0.2", name: "edge1/m2", identity: 65_794 },
+        destination: { name: "edge1/m3", identity: 65_795 },
+        protocol: "UDP",
+        drop: "POLICY_DENIED",
+        http: null,
+      },
+      {
+        number: 1,
+        type: "L7",
+        direction: "ingress",
+        source: { address: "10.9.0.3", port: 4000, name: "edge1/m3", identity: 65_795 },
+        destination: { address: "10.9.0.2", port: 80, name: "edge1/m2", identity: 65_794 },
+        drop: null,
+        http: { path: "/a" },
+      },
+    ]);
+    expect((await ask("")).document.newest).toBe(2);
+  });
+
+  it("filters before it counts", async () => {
+    for (let i = 0; i < 10; i++) addRequest(`/${i}`, i % 2 === 0 ? FORWARD : DROP_PROXY_REFUSED);
+    const pathsOf = async (query: string) => (await ask(query)).document.flows.map((flow) => flow.http!.path);
+    expect(await pathsOf("?verdict=DROPPED&last=2")).toEqual(["/7", "/9"]);
+    expect(await pathsOf("?since=8")).toEqual(["/8", "/9"]);
+    expect(await pathsOf("?last=0")).toEqual([]);
+    expect(await pathsOf("?http-path=^/[45]$&http-path=9")).toEqual(["/4", "/5", "/9"]);
+  });
+
+  it.each(["?verdict=x", "?since=-1", "?last=many", "?http-path=(", "?nothing=1"])("refuses %s", async (query) => {
+    const { status, document } = await ask(query);
+    expect([status, document.code]).toEqual([400, "EDGE_USAGE"]);
+    expect(document.message).toMatch(/^Cannot /);
+  });
+});
