@@ -306,7 +306,9 @@ class SyncSession {
         this.#lateReport = message.report;
         return;
       case "ping":
-        return this.#send({ t: "pong" });
+        // one that does not read is not answered: nothing piles up
+        if (!this.#isFull) this.#send({ t: "pong" });
+        return;
       case "dryRunResult":
         return this.#server.dryRuns.answer(this.#name!, message.id, message.result);
       case "pong":
@@ -358,8 +360,14 @@ class SyncSession {
     const seen = formatEndpoint({ host: this.#remote.address, port: report.wireguardPort });
     const endpoints = [...new Set([seen, ...report.endpoints])];
     const { state, log } = this.#server.options;
-    const { localAddress, aeads } = report;
-    state.noteConnection(this.#name!, { endpoints, localAddress, ...(aeads && { aeads }) }).catch((error: unknown) => {
+    const { localAddress, aeads, network } = report;
+    const facts = {
+      endpoints,
+      localAddress,
+      ...(aeads && { aeads }),
+      ...(network !== undefined && { network }),
+    };
+    state.noteConnection(this.#name!, facts).catch((error: unknown) => {
       log.error("sync-report-failed", { member: this.#name, reason: String(error) });
     });
   }

@@ -244,6 +244,48 @@ describe("SyncServer", () => {
     expect(state.calls).toEqual(["subscribe pi -", "pause", "resume"]);
   });
 
+  it("answers a member's ping, and piles up no answers for one that does not read", async () => {
+    const { state, server, connect } = setUp();
+    const { member } = connect();
+    await member.authenticate();
+    await member.next("snapshot");
+    member.send({ t: "ping" });
+    await member.next("pong");
+    const slow = connect(false).member;
+    const { challenge } = await readOne(slow.socket) as HelloMessage;
+    const signature = DEVICE.sign(authMessageOf(challenge, CA_PIN));
+    state.first = { ...SNAPSHOT, entries: [["namespace/x", { labels: { big: "x".repeat(200_000) } }]] } as StateFrame;
+    slow.send({ t: "auth", deviceKey: DEVICE.publicKey, signature, resume: null, report: REPORT });
+    await settle();
+    const before = server.counters.sentFrames;
+    for (let i = 0; i < 100; i++) slow.send({ t: "ping" });
+    await settle();
+    expect(server.counters.sentFrames).toBe(before);
+  });
+
+  it("asks for a dry run where the newest report says that the member does it", async () => {
+    const { state, server, connect } = setUp();
+    const { member } = connect();
+    const { challenge, takes } = await member.next("hello");
+    expect(takes).toEqual(expect.arrayContaining(["does", "ping"]));
+    const signature = DEVICE.sign(authMessageOf(challenge, CA_PIN));
+    member.send({ t: "auth", deviceKey: DEVICE.publicKey, signature, resume: null, report: REPORT });
+    await member.next("snapshot");
+    const ask = () => server.dryRuns.run([["policy/a//b", {}]], [], ["pi"]);
+    expect((await ask())?.members).toMatchObject([{ state: "not-asked" }]);
+    member.send({ t: "report", report: { ...REPORT, does: ["dry-run", "something-new"] } });
+    await settle();
+    const report = ask();
+    const { id, puts } = await member.next("dryRun");
+    expect(puts).toEqual([["policy/a//b", {}]]);
+    member.send({ t: "dryRunResult", id, result: { flows: [], total: 0, lookedAt: 3, toProxy: 0 } });
+    expect((await report)?.members).toMatchObject([{ state: "answered", result: { lookedAt: 3 } }]);
+    const unanswered = ask();
+    member.socket.destroy();
+    expect((await unanswered)?.members).toMatchObject([{ state: "no-answer", reason: "its connection ended" }]);
+    expect(state.calls.at(-1)).toBe("unsubscribe");
+  });
+
   it("pings with signed time, and drops a member that has not spoken for 75 s", async () => {
     const { clock, server, connect } = setUp();
     const { member } = connect();
