@@ -16,6 +16,7 @@ import type { AeadName, Log } from "../../src/ports.ts";
 import { EdgeError, messageOf } from "../errors.ts";
 import type { TrustedClock } from "../sync/clock.ts";
 import { DatapathKeeper } from "./datapath_keeper.ts";
+import { FlowLog } from "./flow_log.ts";
 import { Health, type HealthCode } from "./health.ts";
 import type { DatapathLink, DatapathOptions } from "./link.ts";
 import type { Network } from "./network.ts";
@@ -89,6 +90,8 @@ const STARTUP_EXTENSION = "EXTEND_TIMEOUT_USEC=30000000";
 export class Agent {
   readonly mesh: MeshState;
   readonly health: Health;
+  /** what proxies judged and the datapath dropped, for people */
+  readonly flows = new FlowLog();
   readonly options: AgentOptions;
   readonly doors: AgentDoors;
   readonly startedUnixMs: number;
