@@ -12,6 +12,11 @@ import { allocate, type Memory } from "./memory.ts";
 export const READY_TUN = 1;
 export const READY_UNDERLAY = 2;
 export const READY_WAKE = 4;
+/** a descriptor that was given to `watch` */
+export const READY_EXTRA = 8;
+
+/** Descriptors that `watch` takes at a time. */
+const MAX_EXTRA = 2;
 
 /** What a `Waiter` watches. The descriptors stay the caller's. */
 export interface WaiterOptions {
@@ -27,6 +32,7 @@ export class Waiter {
   readonly #c: Libc;
   readonly #fds: Memory;
   readonly #bits: readonly number[];
+  #count: number;
   readonly #counter: Memory;
 
   /** @throws FfiError EDGE_POLL when the system gives no eventfd */
@@ -39,14 +45,26 @@ export class Waiter {
     const watched: [fd: number, bit: number][] = options.underlayFds.map((fd) => [fd, READY_UNDERLAY]);
     if (options.tunFd !== undefined) watched.unshift([options.tunFd, READY_TUN]);
     watched.push([this.wakeFd, READY_WAKE]);
-    this.#bits = watched.map(([, bit]) => bit);
-    this.#fds = allocate(watched.length * POLLFD.size);
+    this.#count = watched.length;
+    this.#bits = [...watched.map(([, bit]) => bit), ...new Array<number>(MAX_EXTRA).fill(READY_EXTRA)];
+    this.#fds = allocate((watched.length + MAX_EXTRA) * POLLFD.size);
     // two words an entry: the descriptor; events in the low half, revents in the high one
     watched.forEach(([fd], i) => {
       this.#fds.words[2 * i] = fd;
       this.#fds.words[2 * i + 1] = POLLIN;
     });
     this.#counter = allocate(8);
+  }
+
+  /** Watches these too, in place of those of the last call. @throws RangeError for more than two */
+  watch(fds: readonly number[]): void {
+    if (fds.length > MAX_EXTRA) throw new RangeError(`Cannot watch ${fds.length} more descriptors`);
+    const first = this.#bits.length - MAX_EXTRA;
+    fds.forEach((fd, i) => {
+      this.#fds.words[2 * (first + i)] = fd;
+      this.#fds.words[2 * (first + i) + 1] = POLLIN;
+    });
+    this.#count = first + fds.length;
   }
 
   /**
@@ -57,10 +75,11 @@ export class Waiter {
   wait(timeoutMs: number): number {
     const bits = this.#bits;
     const words = this.#fds.words;
-    const count = this.#c.poll(this.#fds.address, bits.length, Math.ceil(timeoutMs));
+    const watched = this.#count;
+    const count = this.#c.poll(this.#fds.address, watched, Math.ceil(timeoutMs));
     if (count <= 0) return count === -EINTR || count === -EAGAIN ? 0 : count;
     let ready = 0;
-    for (let i = 0; i < bits.length; i++) if (words[2 * i + 1]! >>> 16 !== 0) ready |= bits[i]!;
+    for (let i = 0; i < watched; i++) if (words[2 * i + 1]! >>> 16 !== 0) ready |= bits[i]!;
     if ((ready & READY_WAKE) !== 0) this.#c.read(this.wakeFd, this.#counter.address, 8); // back to 0
     return ready;
   }

@@ -4,6 +4,7 @@
  *
  * Read `udp_socket.ts` for how the sockets are made, `udp_receive.ts` and `udp_send.ts` for the two directions.
  */
+import type { IpAddress } from "../src/ip/address.ts";
 import { FAMILY_IPV4, FAMILY_IPV6, familyOf, UNDERLAY_ADDR_BYTES } from "../src/ip/underlay_addr.ts";
 import type { ReceivedRun, Underlay } from "../src/ports.ts";
 import { EAFNOSUPPORT } from "./errno.ts";
@@ -32,6 +33,8 @@ export interface UnderlayOptions {
   readonly gro?: boolean;
   /** SO_MARK of all packets; needs CAP_NET_ADMIN */
   readonly mark?: number;
+  /** bind to this address, and have one family only; absent: any address of both */
+  readonly address?: IpAddress;
 }
 
 /** What the sockets can do and why not, for `OffloadFacts` of `src/datapath/control.ts`. */
@@ -56,6 +59,7 @@ export function openUnderlay(options: UnderlayOptions): UdpUnderlay {
     segmentation: options.segmentation,
     gro: options.gro ?? options.segmentation,
     ...(options.mark === undefined ? {} : { mark: options.mark }),
+    ...(options.address === undefined ? {} : { address: options.address }),
   });
   return new UdpUnderlay(sockets, receiver, options.arena);
 }
@@ -72,7 +76,7 @@ export class UdpUnderlay implements Underlay {
   readonly #sockets: UdpSockets;
   readonly #receiver: Receiver;
   readonly #errors = new SendErrors();
-  readonly #v4: SendQueue;
+  readonly #v4: SendQueue | undefined;
   readonly #v6: SendQueue | undefined;
   /** which socket is asked first, in turns: a busy one must not starve the other */
   #isV6First = false;
@@ -85,17 +89,18 @@ export class UdpUnderlay implements Underlay {
     const base = runtime().pointerOf(arena);
     const queueOf = (socket: UdpSocket) =>
       new SendQueue(socket.fd, socket.family, base, socket.segmentOff, this.#errors);
-    this.#v4 = queueOf(sockets.v4);
+    this.#v4 = sockets.v4 && queueOf(sockets.v4);
     this.#v6 = sockets.v6 && queueOf(sockets.v6);
     this.port = sockets.port;
     this.received = receiver.received;
     this.sendErrors = this.#errors.byErrno;
-    this.fds = sockets.v6 ? [sockets.v4.fd, sockets.v6.fd] : [sockets.v4.fd];
+    this.fds = [sockets.v4, sockets.v6].filter((socket) => socket !== undefined).map((socket) => socket.fd);
   }
 
   /** Runs are taken all the same when this turns false, and sent one by one. */
   get hasSegmentation(): boolean {
-    return this.#v4.segmentOff === undefined || (this.#v6 !== undefined && this.#v6.segmentOff === undefined);
+    return (this.#v4 !== undefined && this.#v4.segmentOff === undefined) ||
+      (this.#v6 !== undefined && this.#v6.segmentOff === undefined);
   }
 
   get maxSegments(): number {
@@ -109,10 +114,10 @@ export class UdpUnderlay implements Underlay {
   /** As of now: a run that the kernel refuses switches `udpSegment` off. */
   get facts(): UnderlayFacts {
     const { v4, v6 } = this.#sockets;
-    const smaller = (of: (socket: UdpSocket) => number) => Math.min(of(v4), v6 ? of(v6) : of(v4));
+    const smaller = (of: (socket: UdpSocket) => number) => Math.min(v4 ? of(v4) : Infinity, v6 ? of(v6) : Infinity);
     return {
-      udpSegment: factOf(this.#v4.segmentOff, this.#v6 && (this.#v6.segmentOff ?? "")),
-      udpGro: factOf(v4.groOff, v6 && (v6.groOff ?? "")),
+      udpSegment: factOf(this.#v4?.segmentOff, this.#v6 && (this.#v6.segmentOff ?? "")),
+      udpGro: factOf(v4?.groOff, v6 && (v6.groOff ?? "")),
       receiveBufferBytes: smaller((socket) => socket.receiveBufferBytes),
       sendBufferBytes: smaller((socket) => socket.sendBufferBytes),
       ipv6: v6 !== undefined,
@@ -121,7 +126,7 @@ export class UdpUnderlay implements Underlay {
 
   receive(): number {
     const { v4, v6 } = this.#sockets;
-    if (v6 === undefined) return this.#receiver.receive(v4.fd, 0);
+    if (v6 === undefined || v4 === undefined) return this.#receiver.receive((v4 ?? v6)!.fd, 0);
     const isV6First = this.#isV6First;
     this.#isV6First = !isV6First;
     const first = this.#receiver.receive(isV6First ? v6.fd : v4.fd, 0);
@@ -130,7 +135,7 @@ export class UdpUnderlay implements Underlay {
     return second < 0 && first === 0 ? second : first + (second > 0 ? second : 0);
   }
 
-  queue(at: number, end: number, segmentBytes: number, toAt: number, ecn: number): void {
+  queue(at: number, end: number, segmentBytes: number, toAt: number, trafficClass: number): void {
     const size = this.#arena.length;
     // C trusts us: a range outside of the arena would be memory that is not ours
     if (!(at >= 0 && end >= at && end <= size && toAt >= 0 && toAt + UNDERLAY_ADDR_BYTES <= size)) {
@@ -142,8 +147,8 @@ export class UdpUnderlay implements Underlay {
       throw new RangeError(`Cannot send datagrams of ${segmentBytes} octets`);
     }
     const family = familyOf(this.#arena, toAt);
-    if (family === FAMILY_IPV4) this.#v4.queue(at, end, segmentBytes, toAt, ecn & 3);
-    else if (family === FAMILY_IPV6 && this.#v6 !== undefined) this.#v6.queue(at, end, segmentBytes, toAt, ecn & 3);
+    const queue = family === FAMILY_IPV4 ? this.#v4 : family === FAMILY_IPV6 ? this.#v6 : undefined;
+    if (queue !== undefined) queue.queue(at, end, segmentBytes, toAt, trafficClass & 0xff);
     else {
       const datagrams = Math.max(1, Math.ceil((end - at) / segmentBytes));
       this.#errors.add(EAFNOSUPPORT, datagrams);
@@ -151,7 +156,7 @@ export class UdpUnderlay implements Underlay {
   }
 
   flush(): void {
-    this.#v4.flush();
+    if (this.#v4 !== undefined) this.#v4.flush();
     if (this.#v6 !== undefined) this.#v6.flush();
   }
 

@@ -61,7 +61,7 @@ export class SendQueue {
   readonly #iovecs: Memory;
   readonly #controls: Memory;
   readonly #pollfd: Memory;
-  /** per entry: at, end, segmentBytes, toAt, ecn */
+  /** per entry: at, end, segmentBytes, toAt, trafficClass */
   readonly #entries = new Int32Array(QUEUE * ENTRY_INTS);
   #count = 0;
 
@@ -106,17 +106,17 @@ export class SendQueue {
   }
 
   /** Queues a run as `Underlay.queue` has it; cut where the kernel's limits ask for it. The ranges were checked. */
-  queue(at: number, end: number, segmentBytes: number, toAt: number, ecn: number): void {
+  queue(at: number, end: number, segmentBytes: number, toAt: number, trafficClass: number): void {
     const step = this.segmentOff === undefined ? runBytes(segmentBytes) : segmentBytes;
     let from = at;
     do {
       const to = end - from > step ? from + step : end;
-      this.#add(from, to, segmentBytes, toAt, ecn);
+      this.#add(from, to, segmentBytes, toAt, trafficClass);
       from = to;
     } while (from < end);
   }
 
-  #add(at: number, end: number, segmentBytes: number, toAt: number, ecn: number): void {
+  #add(at: number, end: number, segmentBytes: number, toAt: number, trafficClass: number): void {
     if (this.#count === QUEUE) this.flush();
     const i = this.#count++;
     const entry = i * ENTRY_INTS;
@@ -125,12 +125,12 @@ export class SendQueue {
     entries[entry + 1] = end;
     entries[entry + 2] = segmentBytes;
     entries[entry + 3] = toAt;
-    entries[entry + 4] = ecn;
-    this.#fill(i, at, end, segmentBytes, toAt, ecn);
+    entries[entry + 4] = trafficClass;
+    this.#fill(i, at, end, segmentBytes, toAt, trafficClass);
   }
 
   /** Points header `i` at the octets and writes its control messages: none, one or both. */
-  #fill(i: number, at: number, end: number, segmentBytes: number, toAt: number, ecn: number): void {
+  #fill(i: number, at: number, end: number, segmentBytes: number, toAt: number, trafficClass: number): void {
     const words = this.#headers.words;
     const header = i * HEADER_WORDS;
     const control = i * CONTROL_WORDS;
@@ -139,9 +139,9 @@ export class SendQueue {
     writeAddress(this.#iovecs.words, i * IOVEC_WORDS, this.#base + at);
     this.#iovecs.words[i * IOVEC_WORDS + IOVEC.length / 4] = end - at;
     if (isRun) this.#controls.words[control + DATA_WORDS] = segmentBytes;
-    if (ecn !== 0) this.#controls.words[control + CMSG_WORDS + DATA_WORDS] = ecn;
+    if (trafficClass !== 0) this.#controls.words[control + CMSG_WORDS + DATA_WORDS] = trafficClass;
     const controlAt = this.#controls.address + i * CONTROL_BYTES + (isRun ? 0 : CMSG_BYTES);
-    const controlBytes = (isRun ? CMSG_BYTES : 0) + (ecn !== 0 ? CMSG_BYTES : 0);
+    const controlBytes = (isRun ? CMSG_BYTES : 0) + (trafficClass !== 0 ? CMSG_BYTES : 0);
     writeAddress(words, header + MSGHDR.control / 4, controlBytes === 0 ? 0 : controlAt);
     words[header + MSGHDR.controllen / 4] = controlBytes;
   }
@@ -198,10 +198,10 @@ export class SendQueue {
 
   #sendSingly(at: number, end: number, segmentBytes: number, entry: number): void {
     const toAt = this.#entries[entry + 3]!;
-    const ecn = this.#entries[entry + 4]!;
+    const trafficClass = this.#entries[entry + 4]!;
     for (let from = at; from < end; from += segmentBytes) {
       const to = Math.min(end, from + segmentBytes);
-      this.#fill(SINGLE, from, to, segmentBytes, toAt, ecn);
+      this.#fill(SINGLE, from, to, segmentBytes, toAt, trafficClass);
       let tries = 0;
       let sent = this.#send(SINGLE, 1);
       while (sent < 0 && this.#isWorthRetry(sent, tries++)) sent = this.#send(SINGLE, 1);

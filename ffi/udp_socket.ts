@@ -2,6 +2,7 @@
  * Makes the two UDP sockets of the underlay, IPv4 and IPv6 on one port, and asks the kernel what they can do. `ffi/udp.ts`
  * moves packets with them.
  */
+import { formatAddress, type IpAddress } from "../src/ip/address.ts";
 import { SOCKADDR_IN, SOCKADDR_IN6 } from "./layout.ts";
 import * as C from "./constants.ts";
 import * as E from "./errno.ts";
@@ -24,6 +25,8 @@ export interface SocketOptions {
   readonly gro: boolean;
   /** SO_MARK, for a policy rule that keeps the tunnel's own packets out of the tunnel */
   readonly mark?: number;
+  /** bind to this address: one socket, of its family; absent: to any address, in both families */
+  readonly address?: IpAddress;
 }
 
 /** One bound socket and what it can do; `undefined` reasons mean "on". */
@@ -38,8 +41,9 @@ export interface UdpSocket {
 
 export interface UdpSockets {
   readonly port: number;
-  readonly v4: UdpSocket;
-  /** absent where the machine has no IPv6 */
+  /** absent for sockets that are bound to an IPv6 address */
+  readonly v4: UdpSocket | undefined;
+  /** absent where the machine has no IPv6, and for sockets that are bound to an IPv4 address */
   readonly v6: UdpSocket | undefined;
 }
 
@@ -53,6 +57,7 @@ export function openUdpSockets(options: SocketOptions): UdpSockets {
   if (!Number.isInteger(port) || port < 0 || port > 65535) {
     throw new RangeError(`Cannot open UDP port ${port}: not 0 to 65535`);
   }
+  if (options.address !== undefined) return openBound(options, options.address);
   for (let tries = 1;; tries++) {
     const v4 = openOne(C.AF_INET, options);
     if (v4 === undefined) throw failed("EDGE_UDP_FAILED", port, "the machine has no IPv4", E.EAFNOSUPPORT);
@@ -76,6 +81,21 @@ export function openUdpSockets(options: SocketOptions): UdpSockets {
   }
 }
 
+function openBound(options: SocketOptions, address: IpAddress): UdpSockets {
+  const family = address.length === 4 ? C.AF_INET : C.AF_INET6;
+  const fd = openOne(family, options);
+  if (fd === undefined) throw failed("EDGE_UDP_FAILED", options.port, "the machine lacks its family", E.EAFNOSUPPORT);
+  try {
+    bindTo(fd, family, options.port, address);
+    const socket = configure(fd, family, options);
+    const isV4 = family === C.AF_INET;
+    return { port: portOf(fd), v4: isV4 ? socket : undefined, v6: isV4 ? undefined : socket };
+  } catch (error) {
+    libc().close(fd);
+    throw error;
+  }
+}
+
 /** A socket of the family; `undefined` when the kernel was built or booted without it. */
 function openOne(family: number, options: SocketOptions): number | undefined {
   const fd = libc().socket(family, C.SOCK_DGRAM | C.SOCK_NONBLOCK | C.SOCK_CLOEXEC, 0);
@@ -84,18 +104,20 @@ function openOne(family: number, options: SocketOptions): number | undefined {
   return fd;
 }
 
-function bindTo(fd: number, family: number, port: number): void {
+function bindTo(fd: number, family: number, port: number, address?: IpAddress): void {
   const isV6 = family === C.AF_INET6;
   if (isV6) setIntOption(fd, C.IPPROTO_IPV6, C.IPV6_V6ONLY, 1);
   const sockaddr = allocate(isV6 ? SOCKADDR_IN6.size : SOCKADDR_IN.size);
   sockaddr.bytes[0] = family;
   sockaddr.bytes[SOCKADDR_IN.port] = port >>> 8;
   sockaddr.bytes[SOCKADDR_IN.port + 1] = port;
+  if (address !== undefined) sockaddr.bytes.set(address, isV6 ? SOCKADDR_IN6.address : SOCKADDR_IN.address);
   const result = libc().bind(fd, sockaddr.address, isV6 ? SOCKADDR_IN6.size : SOCKADDR_IN.size);
   if (result === -E.EADDRINUSE) {
     throw failed("EDGE_UDP_IN_USE", port, `another process has it for ${isV6 ? "IPv6" : "IPv4"} (EADDRINUSE)`, result);
   }
-  if (result < 0) throw failed("EDGE_UDP_FAILED", port, `bind: ${E.describeErrno(result)}`, result);
+  const at = address === undefined ? "" : ` to ${formatAddress(address)}`;
+  if (result < 0) throw failed("EDGE_UDP_FAILED", port, `bind${at}: ${E.describeErrno(result)}`, result);
 }
 
 function portOf(fd: number): number {

@@ -11,12 +11,13 @@ import { makeArena } from "../../ffi/memory.ts";
 import { Waiter } from "../../ffi/poll.ts";
 import { loadSodium, randomBytes } from "../../ffi/sodium.ts";
 import { openTun } from "../../ffi/tun.ts";
-import { openUnderlay, receiveBytes } from "../../ffi/udp.ts";
+import { openUnderlay, receiveBytes, type UdpUnderlay } from "../../ffi/udp.ts";
 import { ConntrackTable } from "../../src/conntrack/table.ts";
 import { layoutArena } from "../../src/datapath/arena.ts";
 import type { DatapathEvent } from "../../src/datapath/control.ts";
 import { DatapathCounters } from "../../src/datapath/counters.ts";
 import { Datapath } from "../../src/datapath/datapath.ts";
+import type { OpenPlain } from "../../src/datapath/plain_tunnel.ts";
 import { IpCache } from "../../src/ipcache/ipcache.ts";
 import { PolicyTable } from "../../src/policy/table.ts";
 import { WireGuard } from "../../src/tunnel/wireguard.ts";
@@ -74,6 +75,24 @@ function main(init: WorkerInit): void {
     const path = options.keyLogFile;
     wireguard.onKeys = (line) => appendFileSync(path, line + "\n", { mode: 0o600 });
   }
+  const waiter = new Waiter({ tunFd: tun.fd, underlayFds: underlay.fds });
+  let plain: UdpUnderlay | undefined;
+  const openPlain: OpenPlain = ({ address, port }) => {
+    plain = undefined; // the one before is closed
+    waiter.watch([]);
+    plain = openUnderlay({
+      address,
+      port,
+      arena,
+      receiveAt: layout.receivedAt, // in turns with the other sockets: a batch is through before the next is received
+      slots: RECEIVE_SLOTS,
+      bufferBytes: SOCKET_BUFFER_BYTES,
+      segmentation: options.offload,
+      ...(options.underlayMark !== undefined && { mark: options.underlayMark }),
+    });
+    waiter.watch(plain.fds);
+    return plain;
+  };
   const datapath = new Datapath(
     {
       arena,
@@ -87,14 +106,15 @@ function main(init: WorkerInit): void {
       policy: new PolicyTable(),
       counters,
       mtu: options.mtu,
+      openPlain,
     },
     emit,
     nowMs,
   );
-  const waiter = new Waiter({ tunFd: tun.fd, underlayFds: underlay.fds });
   const close = () => {
     tun.close();
     underlay.close();
+    plain?.close();
   };
   emit({ op: "awake", wakeFd: waiter.wakeFd });
   emit({
@@ -122,8 +142,12 @@ function main(init: WorkerInit): void {
   };
   // Once, before the first packet: what opening and measuring left behind, 1.6 MB, would stay for the life of a quiet member.
   (globalThis as unknown as { readonly Bun?: { gc(isSync: boolean): void } }).Bun?.gc(true);
-  const ended = runLoop({ datapath, waiter, counters, nowMs, unixMs: Date.now, drainCommands });
-  close();
+  let ended: string | undefined;
+  try {
+    ended = runLoop({ datapath, waiter, counters, nowMs, unixMs: Date.now, drainCommands });
+  } finally {
+    close(); // descriptors are the process's, not the thread's
+  }
   if (ended !== undefined) {
     emit({ op: "fatal", code: "EDGE_DATAPATH_STOPPED", message: `The datapath stopped: ${ended}` });
   }

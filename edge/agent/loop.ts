@@ -3,7 +3,7 @@
  * Runs in the Worker, never returns to an event loop while it runs.
  */
 import type { Waiter } from "../../ffi/poll.ts";
-import { READY_TUN, READY_UNDERLAY, READY_WAKE } from "../../ffi/poll.ts";
+import { READY_EXTRA, READY_TUN, READY_UNDERLAY, READY_WAKE } from "../../ffi/poll.ts";
 import type { DatapathCounters } from "../../src/datapath/counters.ts";
 import type { Datapath } from "../../src/datapath/datapath.ts";
 
@@ -42,6 +42,7 @@ export function runLoop(parts: LoopParts): string | undefined {
     if ((ready & READY_WAKE) !== 0 && !parts.drainCommands(nowMs)) return undefined;
     hasMore = false;
     if ((ready & READY_UNDERLAY) !== 0) hasMore = datapath.receive(nowMs, unixMs);
+    if ((ready & READY_EXTRA) !== 0 && datapath.receivePlain(nowMs, unixMs)) hasMore = true;
     if ((ready & READY_TUN) !== 0) {
       const status = datapath.readTun(nowMs, unixMs);
       if (status === -EBADFD || status === -EBADF) return "the TUN device was deleted";

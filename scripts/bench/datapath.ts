@@ -1,6 +1,7 @@
 /**
  * The whole packet path of two members in one process, without the kernel: what a superpacket of the TUN costs until it is one
- * write to the other TUN. `scripts/bench/run datapath [--aead auto|libsodium|libcrypto]`; on Deno (`BENCH_RUNTIME=deno`) it also says how many octets of heap a
+ * write to the other TUN. `scripts/bench/run datapath [--aead auto|libsodium|libcrypto] [--member-aead aegis128l|aes256gcm]`; on
+ * Deno (`BENCH_RUNTIME=deno`) it also says how many octets of heap a
  * segment leaves behind, and fails when that is more than LIMIT_OCTETS: the packet path must not allocate.
  */
 import { parseArgs } from "node:util";
@@ -16,7 +17,7 @@ import { parseAddress, parsePrefixOrAddress } from "../../src/ip/address.ts";
 import { copyUnderlayAddr, writeUnderlayAddr } from "../../src/ip/underlay_addr.ts";
 import { IpCache } from "../../src/ipcache/ipcache.ts";
 import { PolicyTable } from "../../src/policy/table.ts";
-import type { ReceivedRun, Tun, Underlay } from "../../src/ports.ts";
+import type { AeadName, ReceivedRun, Tun, Underlay } from "../../src/ports.ts";
 import { WireGuard } from "../../src/tunnel/wireguard.ts";
 import { policyOf } from "../../test/fakes/mesh_node.ts";
 import { makePacket } from "../../test/fakes/packets.ts";
@@ -31,7 +32,10 @@ const LIMIT_OCTETS = 40;
 const MSS = 1303;
 const ROUNDS = 5;
 
-const { values: options } = parseArgs({ options: { aead: { type: "string", default: "auto" } } });
+const { values: options } = parseArgs({
+  options: { aead: { type: "string", default: "auto" }, "member-aead": { type: "string" } },
+});
+const memberAead = options["member-aead"] as AeadName | undefined;
 const aead = aeadNamed(options.aead);
 
 function aeadNamed(setting: string): TransportAead {
@@ -141,6 +145,7 @@ function makeMember(address: string, underlayAddress: string, peerUnderlay: stri
     arena,
     addressesAt: layout.addressesAt,
     maxPeers: 16,
+    sendAeads: memberAead === undefined ? [] : [memberAead],
     nowMs: 0,
     unixMs: Date.now(),
   });
@@ -181,7 +186,11 @@ function learn(member: Member, other: Member): void {
   const address = parseAddress(other.underlayAddress)!;
   const endpoint = { address, port: 51871, scope: 0 };
   const name = other.address;
-  member.datapath.apply({ op: "peer", name, publicKey, endpoint, keepaliveSeconds: 0, underlay: address }, 0);
+  const aead = memberAead === undefined ? {} : { aead: memberAead };
+  member.datapath.apply(
+    { op: "peer", name, publicKey, endpoint, keepaliveSeconds: 0, mode: "tunnel", underlay: address, ...aead },
+    0,
+  );
   const prefix = parsePrefixOrAddress(other.address)!;
   member.datapath.apply({ op: "ip", prefix, identity: other.identity, peer: publicKey }, 0);
 }
@@ -221,7 +230,7 @@ b.underlay.other = a.underlay;
 learn(a, b);
 learn(b, a);
 
-console.log(`transport data sealed by ${aead.name}`);
+console.log(`transport data sealed by ${aead.name}${memberAead === undefined ? "" : ` with ${memberAead}`}`);
 let isLeaking = false;
 for (const segments of [1, 8, 45]) {
   a.tun.packet = superpacket(segments);

@@ -6,8 +6,10 @@
  *     templates    one outer header per peer
  *     fromTun      headroom, then the packet being read from the TUN, then tailroom
  *     toUnderlay   sealed messages, back to back, until the underlay is flushed
- *     received     the underlay's receive slots
+ *     received     the receive slots of all sockets, one socket after the other
+ *     plain...     address records and datagrams of the tunnel without encryption; touched only where a mesh has none
  */
+import { UNDERLAY_ADDR_BYTES } from "../ip/underlay_addr.ts";
 import { addressRoomBytes } from "../tunnel/wireguard.ts";
 import { TEMPLATE_BYTES } from "./encapsulation.ts";
 
@@ -31,6 +33,10 @@ export interface ArenaLayout {
   readonly toUnderlayAt: number;
   readonly toUnderlayEnd: number;
   readonly receivedAt: number;
+  /** one address record per peer */
+  readonly plainAddressesAt: number;
+  readonly plainAt: number;
+  readonly plainEnd: number;
 }
 
 /**
@@ -50,6 +56,8 @@ export function layoutArena(maxPeers: number, receiveBytes: number, sealedBytes:
   const fromTunSlot = take(HEADROOM_BYTES + VIRTIO_HEADER_BYTES + MAX_PACKET_BYTES + TAILROOM_BYTES);
   const toUnderlayAt = take(sealedBytes);
   const receivedAt = take(receiveBytes);
+  const plainAddressesAt = take(maxPeers * UNDERLAY_ADDR_BYTES);
+  const plainAt = take(sealedBytes);
   return {
     bytes: next,
     maxPeers,
@@ -60,5 +68,8 @@ export function layoutArena(maxPeers: number, receiveBytes: number, sealedBytes:
     toUnderlayAt,
     toUnderlayEnd: toUnderlayAt + sealedBytes,
     receivedAt,
+    plainAddressesAt,
+    plainAt,
+    plainEnd: plainAt + sealedBytes,
   };
 }

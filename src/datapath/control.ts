@@ -29,6 +29,12 @@ export interface SetSelf {
   readonly underlay: IpAddress;
   readonly identity: number;
   readonly tunnelProtocol: "geneve" | "vxlan";
+  /** `none`: the tunnel goes over the underlay as it is, and everybody there can read and forge it. WireGuard when absent. */
+  readonly encryption?: "wireguard" | "none";
+  /** the mesh is native or hybrid: peers may send packets without an envelope. False when absent. */
+  readonly acceptsNative?: boolean;
+  /** without encryption: the address that the tunnel's socket is bound to; absent: we have none of our own on the underlay */
+  readonly plain?: IpAddress;
 }
 
 export interface PutPeer {
@@ -45,6 +51,10 @@ export interface PutPeer {
   readonly underlay: IpAddress;
   /** what both records announce for transport data; absent: ChaCha20-Poly1305, WireGuard's own */
   readonly aead?: AeadName;
+  /** how packets are sent to it: in an envelope, or bare (native). What is accepted from it does not depend on this. */
+  readonly mode: "tunnel" | "native";
+  /** without encryption: where its tunnel listens on the underlay; absent: nothing can be sent to it */
+  readonly plain?: IpAddress;
 }
 
 /** An ipcache entry. The longest prefix that covers an address decides. */
@@ -69,6 +79,8 @@ export interface SetProxy {
   readonly http: number;
   /** UDP and TCP port of the DNS proxy, 0 = not running */
   readonly dns: number;
+  /** where the proxies look flows up (`RedirectView`); `DatapathLink.send` puts it in */
+  readonly view?: SharedArrayBuffer;
 }
 
 /** Sends one ICMP echo request from the mesh address of the family, through every step of the egress path. */
@@ -90,6 +102,7 @@ export type DatapathEvent =
     readonly verdict: Verdict;
   }
   | { readonly op: "snapshot"; readonly query: number; readonly snapshot: DatapathSnapshot }
+  | { readonly op: "flows"; readonly query: number; readonly flows: readonly FlowRecord[] }
   | {
     readonly op: "log";
     readonly level: "debug" | "info" | "warn" | "error";
@@ -137,6 +150,32 @@ export interface DatapathSnapshot {
   readonly ruleHits: Float64Array;
   /** newest last */
   readonly drops: readonly DropRecord[];
+}
+
+/** One flow that is alive, for `observe` and for the dry run of a policy. */
+export interface FlowRecord {
+  /** that opened it, seen from this node */
+  readonly direction: "ingress" | "egress";
+  /** who opened it */
+  readonly source: string;
+  readonly destination: string;
+  readonly protocol: number;
+  /** ICMP echo: the identifier; other ICMP: 0 */
+  readonly sourcePort: number;
+  /** ICMP: the type that opened it, as policy is asked for it */
+  readonly destinationPort: number;
+  /** identity of the other side, when the flow was opened or judged again */
+  readonly identity: number;
+  readonly state: "new" | "established" | "closing";
+  /** of the opener, and to it; octets with IP headers. Of a redirected flow those between opener and proxy. */
+  readonly packets: number;
+  readonly bytes: number;
+  readonly replyPackets: number;
+  readonly replyBytes: number;
+  /** to a second */
+  readonly lastSeenUnixMs: number;
+  /** it goes through a proxy of this node */
+  readonly isRedirected: boolean;
 }
 
 /** One dropped packet, kept in a small ring for `monitor --drops`. */

@@ -4,14 +4,24 @@
  */
 import { FAMILY_NONE, familyOf, readUnderlayAddr } from "../ip/underlay_addr.ts";
 import { DROP_NO_SESSION, DROP_UNDERLAY_SEND } from "../verdict.ts";
-import type { DatapathCommand, DatapathEvent, DatapathSnapshot, PeerSnapshot, PutIp, PutPeer } from "./control.ts";
+import type {
+  DatapathCommand,
+  DatapathEvent,
+  DatapathSnapshot,
+  FlowRecord,
+  PeerSnapshot,
+  PutIp,
+  PutPeer,
+} from "./control.ts";
 import { counterOf, EGRESS } from "./counters.ts";
 import { EchoProbe } from "./echo_probe.ts";
 import { Egress } from "./egress.ts";
+import { listFlows } from "./flow_list.ts";
 import { Ingress } from "./ingress.ts";
 import { Node, type NodeParts } from "./node.ts";
 import { SealedRuns } from "./sealed_run.ts";
 import { Staging } from "./staging.ts";
+import type { Underlay } from "../ports.ts";
 import type { Peer } from "../tunnel/peer.ts";
 
 /** Packets taken from the TUN before the underlay gets its turn again: neither side may starve the other. */
@@ -22,6 +32,8 @@ const EXPIRE_EVERY_MS = 1000;
 const EXPIRE_BUDGET = 1024;
 /** The longest control message, a handshake initiation. */
 const MAX_CONTROL_BYTES = 148;
+/** DSCP AF41: what the kernel's WireGuard gives to handshakes, so that a full link does not end sessions. */
+const HANDSHAKE_TRAFFIC_CLASS = 0x88;
 
 const FROM_TUN_PACKETS = counterOf("fromTunPackets");
 const FROM_TUN_BYTES = counterOf("fromTunBytes");
@@ -61,7 +73,7 @@ export class Datapath {
     const { ipcache, policy } = this.node.parts;
     switch (command.op) {
       case "self":
-        return this.node.setSelf(command);
+        return this.node.setSelf(command, nowMs);
       case "peer":
         return this.#putPeer(command, nowMs);
       case "removePeer":
@@ -73,6 +85,8 @@ export class Datapath {
         return;
       case "policy":
         return policy.apply(command.update);
+      case "proxy":
+        return this.node.setProxy(command, nowMs);
       case "ping":
         this.#echo.send(this.#egress, command.id, command.sequence, command.to, nowMs);
         return this.#finish(nowMs);
@@ -81,18 +95,28 @@ export class Datapath {
 
   /** Takes what waits on the UDP sockets, a few batches at most. True when there may be more. */
   receive(nowMs: number, unixMs: number): boolean {
-    const { underlay, wireguard } = this.node.parts;
+    return this.#receiveFrom(this.node.parts.underlay, false, nowMs, unixMs);
+  }
+
+  /** The same for the socket of the unencrypted tunnel, where there is one. */
+  receivePlain(nowMs: number, unixMs: number): boolean {
+    const { underlay } = this.node.plain;
+    return underlay !== undefined && this.#receiveFrom(underlay, true, nowMs, unixMs);
+  }
+
+  #receiveFrom(underlay: Underlay, isPlain: boolean, nowMs: number, unixMs: number): boolean {
     this.node.unixMs = unixMs;
     let isFull = false;
     for (let batch = 0; batch < UNDERLAY_BATCHES; batch++) {
       const count = underlay.receive();
       if (count <= 0) break;
-      for (let i = 0; i < count; i++) this.#ingress.run(underlay.received[i]!, nowMs);
+      for (let i = 0; i < count; i++) this.#ingress.run(underlay.received[i]!, nowMs, isPlain);
       this.#ingress.finish();
+      // before the next batch takes the slots: where messages came from is read there
+      this.node.parts.wireguard.finishReceiveBatch(nowMs);
       isFull = count === underlay.received.length;
       if (!isFull) break;
     }
-    wireguard.finishReceiveBatch(nowMs);
     this.#finish(nowMs);
     return isFull;
   }
@@ -128,6 +152,7 @@ export class Datapath {
     if (nowMs >= this.#expireAtMs) {
       this.#expireAtMs = nowMs + EXPIRE_EVERY_MS;
       conntrack.expire(nowMs, EXPIRE_BUDGET);
+      this.node.redirects?.expire(nowMs);
     }
     if (wireguard.outbox.count + wireguard.ready.count + wireguard.abandoned.count > 0) this.#finish(nowMs);
     return next;
@@ -140,11 +165,16 @@ export class Datapath {
     for (const peer of wireguard.peers()) peers.push(this.#peerSnapshot(peer, nowMs));
     return {
       peers,
-      flows: conntrack.size,
+      flows: conntrack.size + (this.node.redirects?.table.size ?? 0),
       policyRevision: policy.revision,
       ruleHits: policy.copyHits(),
       drops: this.node.drops.list(),
     };
+  }
+
+  /** The flows alive, those with the newest packets first. @param limit most of them */
+  flows(nowMs: number, unixMs: number, limit: number): FlowRecord[] {
+    return listFlows(this.node, nowMs, unixMs, limit);
   }
 
   /** What the tunnel wants to send, what waited for a session, and everything sealed, goes out. */
@@ -158,6 +188,7 @@ export class Datapath {
     }
     if (wireguard.outbox.count > 0) this.#sendOutbox();
     this.#runs.flush();
+    this.node.plain.flush();
     this.#countSendErrors();
   }
 
@@ -170,7 +201,7 @@ export class Datapath {
       runs.reserve(MAX_CONTROL_BYTES);
       const end = wireguard.writeOutgoing(message, cipher, runs.at);
       if (end === runs.at || familyOf(arena, message.toAt) === FAMILY_NONE) continue;
-      runs.add(end, message.toAt, 0);
+      runs.add(end, message.toAt, message.session === undefined ? HANDSHAKE_TRAFFIC_CLASS : 0);
       if (message.session === undefined) counters.add(HANDSHAKES_SENT, 1);
     }
     runs.flush(); // before the outbox goes: it lends the address records
@@ -195,8 +226,12 @@ export class Datapath {
 
   #countSendErrors(): void {
     const { underlay, counters } = this.node.parts;
-    if (underlay.sendErrorCount === this.#sendErrors) return;
+    const { plain } = this.node;
     for (; this.#sendErrors < underlay.sendErrorCount; this.#sendErrors++) counters.addDrop(EGRESS, DROP_UNDERLAY_SEND);
+    if (plain.underlay === undefined) return;
+    for (; plain.countedSendErrors < plain.underlay.sendErrorCount; plain.countedSendErrors++) {
+      counters.addDrop(EGRESS, DROP_UNDERLAY_SEND);
+    }
   }
 
   #putPeer(command: PutPeer, nowMs: number): void {
@@ -205,7 +240,7 @@ export class Datapath {
     try {
       const spec = { name, publicKey, presharedKey, endpoint, keepaliveSeconds, allowedIps, aead };
       const peer = this.node.parts.wireguard.putPeer(spec, nowMs);
-      this.node.putEnvelope(peer.slot, underlay);
+      this.node.putPath(peer.slot, command);
     } catch (error) {
       if (!(error instanceof RangeError)) throw error;
       this.#emit({ op: "log", level: "error", event: "peer refused", fields: { peer: name, reason: error.message } });
@@ -215,7 +250,7 @@ export class Datapath {
   #removePeer(publicKey: Uint8Array): void {
     const peer = this.node.parts.wireguard.findPeer(publicKey);
     if (peer === undefined) return;
-    this.node.removeEnvelope(peer.slot);
+    this.node.removePath(peer.slot);
     this.#staging.take(peer.slot);
     this.node.parts.ipcache.forgetPeer(peer.slot);
     this.node.parts.wireguard.removePeer(publicKey);

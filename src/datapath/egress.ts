@@ -3,12 +3,15 @@
  *
  *     1 parse        wire/packet.ts            what is it, is it whole
  *     2 source       Node                      only our own addresses may send
+ *     2a proxy       redirect.ts               what a proxy of ours sent gets its flow's addresses; its flow was admitted
  *     3 ipcache      ipcache/                  who has the destination: identity and peer
  *     4 admit        admission.ts              conntrack, and policy for a flow that is new
  *     5 session      tunnel/                   is there a WireGuard session; if not, wait for one
  *     6 split        offload/split.ts          a superpacket becomes segments, in place
- *     7 encapsulate  encapsulation.ts          Geneve or VXLAN, our identity in the VNI
+ *     7 encapsulate  encapsulation.ts          Geneve or VXLAN, our identity in the VNI; nothing to a native peer
  *     8 seal         tunnel/                   into the run that goes out next
+ *
+ * In a mesh without encryption there is no step 5, and 8 is a copy (`plain_tunnel.ts`).
  *
  * Steps 1 to 5 run once per superpacket, 6 to 8 once per segment. The first step that does not answer FORWARD ends the packet.
  * Hot file (bench: `scripts/bench/throughput`, `scripts/bench/micro.ts`).
@@ -20,19 +23,22 @@ import type { Peer } from "../tunnel/peer.ts";
 import type { Session } from "../tunnel/session.ts";
 import {
   DROP_INVALID_SOURCE_IP,
+  DROP_NO_REDIRECT,
   DROP_NO_TUNNEL_ENDPOINT,
   DROP_NO_UNDERLAY_ADDRESS,
   DROP_STAGED_OVERFLOW,
   DROP_UNROUTABLE,
   FORWARD,
+  REDIRECT,
   type Verdict,
 } from "../verdict.ts";
 import { PacketInfo, readPacket } from "../wire/packet.ts";
 import { admit } from "./admission.ts";
 import { SEALED_SUPERPACKET_BYTES } from "./arena.ts";
 import { counterOf, EGRESS } from "./counters.ts";
-import { encapsulate } from "./encapsulation.ts";
+import { encapsulate, encapsulatePlain } from "./encapsulation.ts";
 import type { Node } from "./node.ts";
+import { proxyRoleOf, ROLE_NONE } from "./proxy_addresses.ts";
 import type { SealedRuns } from "./sealed_run.ts";
 import type { Staging } from "./staging.ts";
 
@@ -55,6 +61,10 @@ export class Egress {
   #hasPacket = false;
   #identity = 0;
   #peerSlot = -1;
+  /** ROLE_... of the address that the packet at hand was sent to */
+  #proxyRole = ROLE_NONE;
+  /** of the packet at hand; 0: it goes bare */
+  #envelopeBytes = 0;
 
   constructor(node: Node, runs: SealedRuns, staging: Staging) {
     this.#node = node;
@@ -86,17 +96,41 @@ export class Egress {
     if (parsed !== FORWARD) return parsed;
     this.#hasPacket = true;
     if (!this.#node.isOwnAddress(packet.sourceAt, packet.version)) return DROP_INVALID_SOURCE_IP; // 2
+    const role = proxyRoleOf(arena, packet.destinationAt, packet.version);
+    this.#proxyRole = role;
+    if (role !== ROLE_NONE) {
+      const turned = this.#turn(packet, role, nowMs); // 2a
+      if (turned !== FORWARD) return turned === REDIRECT ? FORWARD : turned;
+    }
     const found = this.#findDestination(packet); // 3
     if (found !== FORWARD) return found;
-    const admitted = admit(this.#node, packet, EGRESS, this.#identity, nowMs); // 4
-    if (admitted !== FORWARD) return admitted;
+    if (role === ROLE_NONE) {
+      const admitted = admit(this.#node, packet, EGRESS, this.#identity, nowMs); // 4
+      if (admitted === REDIRECT) return this.#node.redirects!.returnToProxy(packet);
+      if (admitted !== FORWARD) return admitted;
+    }
 
     const slot = this.#peerSlot;
     const peer = slot < 0 ? undefined : this.#node.parts.wireguard.peerAt(slot);
-    if (peer === undefined || this.#node.envelopeBytesOf(slot) === 0) return DROP_NO_TUNNEL_ENDPOINT;
+    if (peer === undefined) return DROP_NO_TUNNEL_ENDPOINT;
+    if (this.#node.plain.isOn) return this.#sendPlain(peer, at, end);
+    const isBare = this.#node.isSentBare(slot, packet);
+    this.#envelopeBytes = isBare ? 0 : this.#node.envelopeBytesOf(slot);
+    if (this.#envelopeBytes === 0 && !isBare) return DROP_NO_TUNNEL_ENDPOINT;
     const session = this.#node.parts.wireguard.sealing(peer, nowMs); // 5
     if (session === undefined) return this.#stage(peer, at, end);
     return this.#sealSegments(peer, session, at, end, nowMs); // 6, 7, 8
+  }
+
+  /** What a proxy of ours sent gets the addresses of its flow. FORWARD: it goes to the peer; REDIRECT: it was written to the TUN. */
+  #turn(packet: PacketInfo, role: number, nowMs: number): Verdict {
+    const { redirects } = this.#node;
+    if (redirects === undefined) return DROP_NO_REDIRECT;
+    const found = redirects.findFromProxy(packet, role, nowMs);
+    if (found !== FORWARD) return found;
+    if (!redirects.isForTun(role)) return redirects.fromProxy(packet, role);
+    const written = redirects.returnFromProxy(packet, role);
+    return written === FORWARD ? REDIRECT : written;
   }
 
   #findDestination(packet: PacketInfo): Verdict {
@@ -114,6 +148,7 @@ export class Egress {
   #stage(peer: Peer, at: number, end: number): Verdict {
     const { arena, counters } = this.#node.parts;
     if (familyOf(arena, peer.endpointAt) === FAMILY_NONE) return DROP_NO_UNDERLAY_ADDRESS;
+    if (this.#proxyRole !== ROLE_NONE) this.#node.redirects!.undoFromProxy(this.#packet, this.#proxyRole);
     if (!this.#staging.add(peer.slot, arena, at, end)) return DROP_STAGED_OVERFLOW;
     peer.stagedCount = this.#staging.countOf(peer.slot);
     counters.add(STAGED_PACKETS, 1);
@@ -152,16 +187,10 @@ export class Egress {
   ): void {
     const node = this.#node;
     const { arena, wireguard, cipher } = node.parts;
-    const slot = peer.slot;
-    const outerAt = encapsulate(
-      arena,
-      node.templateAt(slot),
-      node.envelopeBytesOf(slot),
-      segmentAt,
-      segmentEnd,
-      entropy,
-      node.sums,
-    );
+    const envelope = this.#envelopeBytes;
+    const outerAt = envelope === 0
+      ? segmentAt
+      : encapsulate(arena, node.templateAt(peer.slot), envelope, segmentAt, segmentEnd, entropy, node.sums);
     const padding = this.#paddingOf(segmentEnd - outerAt, session.sendTagBytes);
     const saved = this.#saved;
     for (let i = 0; i < padding; i++) {
@@ -186,6 +215,31 @@ export class Egress {
     const padding = -plaintextBytes & (PADDING_MULTIPLE - 1);
     const room = this.#node.maxPlaintextBytes - (tagBytes - TAG_BYTES) - plaintextBytes;
     return padding <= room ? padding : Math.max(0, room);
+  }
+
+  /** Without encryption: to the peer's tunnel on the underlay, as it is. */
+  #sendPlain(peer: Peer, at: number, end: number): Verdict {
+    const node = this.#node;
+    const { arena, counters } = node.parts;
+    const { plain } = node;
+    const runs = plain.runs;
+    if (runs === undefined || !plain.isKnown(peer.slot)) return DROP_NO_UNDERLAY_ADDRESS;
+    const splitter = this.#splitter;
+    const begun = node.virtioBytes > 0 ? splitter.begin(at, end) : splitter.beginPlain(at, end);
+    if (begun !== FORWARD) return begun;
+    const toAt = plain.addressAt(peer.slot);
+    const ecn = this.#packet.trafficClass & 3;
+    const before = runs.sentBytes;
+    runs.reserve(SEALED_SUPERPACKET_BYTES);
+    let datagrams = 0;
+    while (splitter.next()) {
+      runs.add(encapsulatePlain(arena, plain.template, splitter.segmentAt, splitter.segmentEnd, runs.at), toAt, ecn);
+      datagrams++;
+    }
+    peer.txBytes += runs.sentBytes - before;
+    counters.add(TO_UNDERLAY_DATAGRAMS, datagrams);
+    counters.add(TO_UNDERLAY_BYTES, runs.sentBytes - before);
+    return FORWARD;
   }
 
   #flowEntropy(packet: PacketInfo): number {

@@ -90,9 +90,22 @@ export function writeTemplate(
   writeU16(bytes, position + 2, protocol === "geneve" ? GENEVE_PORT : VXLAN_PORT);
   writeU32(bytes, position + 4, 0);
   position += UDP_HEADER_BYTES;
-  if (protocol === "geneve") writeGeneve(bytes, position, identity, ETHERTYPE_ETHERNET);
-  else writeVxlan(bytes, position, identity);
-  position += GENEVE_BASE_BYTES;
+  writeInnermost(bytes, position, protocol, identity);
+}
+
+/** Octets in front of the inner packet in a datagram of the plain tunnel: the rest of the envelope is the kernel's work there. */
+export const PLAIN_ENVELOPE_BYTES = GENEVE_BASE_BYTES + ETHERNET_HEADER_BYTES;
+
+/** Writes what stands before an inner IPv4 packet in the plain tunnel, PLAIN_ENVELOPE_BYTES octets. */
+export function writePlainTemplate(bytes: Uint8Array, protocol: TunnelProtocol, identity: number): void {
+  writeInnermost(bytes, 0, protocol, identity);
+}
+
+/** Geneve or VXLAN, and Ethernet. */
+function writeInnermost(bytes: Uint8Array, at: number, protocol: TunnelProtocol, identity: number): void {
+  if (protocol === "geneve") writeGeneve(bytes, at, identity, ETHERTYPE_ETHERNET);
+  else writeVxlan(bytes, at, identity);
+  const position = at + GENEVE_BASE_BYTES;
   writeU32(bytes, position, INNER_DESTINATION_MAC);
   writeU16(bytes, position + 4, 0x0001);
   writeU32(bytes, position + 6, INNER_SOURCE_MAC);
@@ -137,6 +150,27 @@ export function encapsulate(
   const checksum = complement(sum);
   writeU16(bytes, udpAt + 6, checksum === 0 ? 0xffff : checksum);
   return at;
+}
+
+/**
+ * Writes a datagram of the plain tunnel: template, then a copy of the inner packet.
+ *
+ * @param template from `writePlainTemplate`
+ * @param to       where the datagram goes; must not overlap the inner packet
+ * @returns its end
+ */
+export function encapsulatePlain(
+  bytes: Uint8Array,
+  template: Uint8Array,
+  innerAt: number,
+  innerEnd: number,
+  to: number,
+): number {
+  bytes.set(template, to);
+  const copyAt = to + PLAIN_ENVELOPE_BYTES;
+  if (bytes[innerAt]! >> 4 === 6) writeU16(bytes, copyAt - 2, ETHERTYPE_IPV6);
+  bytes.copyWithin(copyAt, innerAt, innerEnd);
+  return copyAt + (innerEnd - innerAt);
 }
 
 /** What `decapsulate` found. All fields are written on FORWARD, none on a drop. */
@@ -191,26 +225,58 @@ export function decapsulate(
   if (readU16(bytes, udpAt + 2) !== (isGeneve ? GENEVE_PORT : VXLAN_PORT)) return DROP_UNKNOWN_L4;
   const udpEnd = udpAt + readU16(bytes, udpAt + 4);
   if (udpEnd > packetEnd || udpEnd < udpAt + UDP_HEADER_BYTES) return DROP_INVALID_PACKET;
-  const tunnelAt = udpAt + UDP_HEADER_BYTES;
-  const verdict = isGeneve ? readGeneve(bytes, tunnelAt, udpEnd, header) : readVxlan(bytes, tunnelAt, udpEnd, header);
+  const verdict = decapsulatePlain(bytes, udpAt + UDP_HEADER_BYTES, udpEnd, protocol, into);
+  if (verdict !== FORWARD) return verdict;
+  into.outerVersion = version;
+  into.outerSourceAt = version === 4 ? at + 12 : at + 8;
+  into.outerDestinationAt = version === 4 ? at + 16 : at + 24;
+  return FORWARD;
+}
+
+/**
+ * Reads Geneve or VXLAN down to the inner IP packet: the payload of a datagram. Writes the inner fields of the record only.
+ *
+ * @param end one past the datagram
+ */
+export function decapsulatePlain(
+  bytes: Uint8Array,
+  at: number,
+  end: number,
+  protocol: TunnelProtocol,
+  into: Envelope,
+): Verdict {
+  const verdict = protocol === "geneve" ? readGeneve(bytes, at, end, header) : readVxlan(bytes, at, end, header);
   if (verdict !== FORWARD) return verdict;
   if (header.isControl) return DROP_CONTROL_MESSAGE;
   let innerAt = header.payloadAt;
   let ethertype = header.protocol;
   if (ethertype === ETHERTYPE_ETHERNET) {
-    if (udpEnd - innerAt < ETHERNET_HEADER_BYTES) return DROP_INVALID_PACKET;
+    if (end - innerAt < ETHERNET_HEADER_BYTES) return DROP_INVALID_PACKET;
     ethertype = readU16(bytes, innerAt + 12);
     innerAt += ETHERNET_HEADER_BYTES;
   }
   if (ethertype !== ETHERTYPE_IPV4 && ethertype !== ETHERTYPE_IPV6) return DROP_UNSUPPORTED_L2;
-  if (innerAt >= udpEnd || readU8(bytes, innerAt) >> 4 !== (ethertype === ETHERTYPE_IPV4 ? 4 : 6)) {
+  if (innerAt >= end || readU8(bytes, innerAt) >> 4 !== (ethertype === ETHERTYPE_IPV4 ? 4 : 6)) {
     return DROP_INVALID_PACKET;
   }
   into.innerAt = innerAt;
-  into.innerEnd = udpEnd;
+  into.innerEnd = end;
   into.vni = header.vni;
-  into.outerVersion = version;
-  into.outerSourceAt = version === 4 ? at + 12 : at + 8;
-  into.outerDestinationAt = version === 4 ? at + 16 : at + 24;
   return FORWARD;
+}
+
+/**
+ * Whether a packet out of WireGuard is addressed like an envelope: UDP, whole, to the tunnel's port. Reads nothing past `end`;
+ * whose addresses they are is the caller's to ask. Senders never send a packet of their own bare that looks like this (`egress.ts`).
+ */
+export function looksLikeEnvelope(bytes: Uint8Array, at: number, end: number, protocol: TunnelProtocol): boolean {
+  if (end - at < IPV4_HEADER_BYTES + UDP_HEADER_BYTES) return false;
+  const first = readU8(bytes, at);
+  let udpAt = at + IPV6_HEADER_BYTES;
+  if (first >> 4 === 4) {
+    if (readU8(bytes, at + 9) !== PROTOCOL_UDP || (readU16(bytes, at + 6) & 0x3fff) !== 0) return false;
+    udpAt = at + (first & 0x0f) * 4;
+  } else if (first >> 4 !== 6 || readU8(bytes, at + 6) !== PROTOCOL_UDP) return false;
+  if (udpAt + UDP_HEADER_BYTES > end) return false;
+  return readU16(bytes, udpAt + 2) === (protocol === "geneve" ? GENEVE_PORT : VXLAN_PORT);
 }

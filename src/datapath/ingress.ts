@@ -2,7 +2,7 @@
  * The life of a packet that arrives: from the underlay to the TUN. Read this file top to bottom; it mirrors `egress.ts`.
  *
  *     1 open         tunnel/                   WireGuard: session, tag, replay window; handshakes end here
- *     2 decapsulate  encapsulation.ts          Geneve or VXLAN; the VNI claims the source's identity
+ *     2 decapsulate  encapsulation.ts          Geneve or VXLAN; the VNI claims the source's identity. A bare packet claims none
  *     3 outer        Node, tunnel/             outer source among the peer's allowed IPs, outer destination ours
  *     4 parse        wire/packet.ts            what is inside, is it whole
  *     5 identity     ipcache/                  the inner source is that peer's, and the claimed identity is the source's
@@ -10,13 +10,20 @@
  *     7 admit        admission.ts              conntrack, and policy for a flow that is new
  *     8 deliver      offload/merge.ts          merged with its neighbours, then one write to the TUN
  *
+ * In a mesh without encryption a datagram begins with step 2, and the underlay's source address says which peer it is of.
+ *
+ * Which of two shapes a packet out of WireGuard has can be seen from the packet (`looksLikeEnvelope`), whatever mode the peer is
+ * in: so a peer that moves between native and tunnel loses nothing, and one that has not heard of it yet is still understood. Both
+ * shapes end in step 5: the identity is the one that the ipcache gives to an address behind that very peer.
+ *
  * The first step that does not answer FORWARD ends the packet. Anything may arrive here: no step throws.
  * Hot file (bench: `scripts/bench/throughput`, `scripts/bench/micro.ts`).
  */
-import { readI32, readU16, readU32LE, writeU16, writeU8 } from "../bytes/integers.ts";
+import { readI32, readU16, readU32LE, readU8, writeU16, writeU8 } from "../bytes/integers.ts";
 import { updateChecksum } from "../bytes/checksum.ts";
 import { isWorldIdentity } from "../identity/reserved.ts";
 import { Merger } from "../offload/merge.ts";
+import { FAMILY_IPV4, familyOf } from "../ip/underlay_addr.ts";
 import type { ReceivedRun } from "../ports.ts";
 import {
   DROP_IDENTITY_MISMATCH,
@@ -25,16 +32,18 @@ import {
   DROP_NOT_FOR_US,
   DROP_TRUNCATED,
   DROP_TUN_WRITE,
+  DROP_UNENCRYPTED,
   DROP_UNKNOWN_MESSAGE,
   DROP_UNKNOWN_SENDER,
   FORWARD,
+  REDIRECT,
   type Verdict,
 } from "../verdict.ts";
 import { PacketInfo, readPacket } from "../wire/packet.ts";
 import { admit } from "./admission.ts";
 import { counterOf, INGRESS } from "./counters.ts";
 import type { EchoProbe } from "./echo_probe.ts";
-import { decapsulate, Envelope } from "./encapsulation.ts";
+import { decapsulate, decapsulatePlain, Envelope, looksLikeEnvelope } from "./encapsulation.ts";
 import type { Node } from "./node.ts";
 
 const MESSAGE_TRANSPORT = 4;
@@ -42,6 +51,8 @@ const IDENTITY_HOST = 1;
 const IDENTITY_REMOTE_NODE = 6;
 const IDENTITY_KUBE_APISERVER = 7;
 const ECN_CE = 3;
+/** of a bare packet */
+const NO_VNI = -1;
 
 const FROM_UNDERLAY_DATAGRAMS = counterOf("fromUnderlayDatagrams");
 const FROM_UNDERLAY_BYTES = counterOf("fromUnderlayBytes");
@@ -70,8 +81,11 @@ export class Ingress {
     this.#write = (pieces, count) => this.#writeTun(pieces, count);
   }
 
-  /** Takes one received run; each of its datagrams lives or dies alone. Drops are counted here. */
-  run(run: ReceivedRun, nowMs: number): void {
+  /**
+   * Takes one received run; each of its datagrams lives or dies alone. Drops are counted here.
+   * @param isPlain it came on the socket of the unencrypted tunnel
+   */
+  run(run: ReceivedRun, nowMs: number, isPlain: boolean): void {
     const { counters } = this.#node.parts;
     counters.add(FROM_UNDERLAY_RUNS, 1);
     counters.add(FROM_UNDERLAY_BYTES, run.end - run.at);
@@ -83,7 +97,11 @@ export class Ingress {
       const end = Math.min(at + segmentBytes, run.end);
       this.#hasPacket = false;
       this.#identity = 0;
-      const verdict = run.isTruncated ? DROP_TRUNCATED : this.#steps(at, end, run, nowMs);
+      const verdict = run.isTruncated
+        ? DROP_TRUNCATED
+        : isPlain
+        ? this.#plainSteps(at, end, run, nowMs)
+        : this.#steps(at, end, run, nowMs);
       if (verdict !== FORWARD) {
         this.#node.drop(INGRESS, verdict, this.#hasPacket ? this.#packet : undefined, this.#identity);
       }
@@ -109,27 +127,62 @@ export class Ingress {
     const opened = wireguard.open(cipher, arena, at, end, run.fromAt, nowMs); // 1
     if (opened !== FORWARD) return opened;
     if (wireguard.openedEnd === wireguard.openedAt) return FORWARD; // keepalive
-    return this.#inner(wireguard.openedAt, wireguard.openedEnd, wireguard.openedPeer!.slot, run.ecn, nowMs);
+    return this.#opened(wireguard.openedAt, wireguard.openedEnd, wireguard.openedPeer!.slot, run.ecn, nowMs);
   }
 
-  #inner(at: number, end: number, peerSlot: number, outerEcn: number, nowMs: number): Verdict {
+  #opened(at: number, end: number, peerSlot: number, outerEcn: number, nowMs: number): Verdict {
     const node = this.#node;
     const { arena } = node.parts;
     const envelope = this.#envelope;
+    const isBare = node.acceptsNative(nowMs) && !this.#isEnvelopeOf(at, end, peerSlot);
+    if (isBare) return this.#inner(at, end, NO_VNI, peerSlot, outerEcn, nowMs);
     const unwrapped = decapsulate(arena, at, end, node.tunnelProtocol, envelope); // 2
     if (unwrapped !== FORWARD) return unwrapped;
     if (this.#peerOfOuterSource() !== peerSlot) return DROP_NOT_ALLOWED_IP; // 3
     if (!node.isOwnUnderlay(envelope.outerDestinationAt, envelope.outerVersion)) return DROP_NOT_FOR_US;
+    return this.#inner(envelope.innerAt, envelope.innerEnd, envelope.vni, peerSlot, outerEcn, nowMs);
+  }
 
+  /** Steps 2 and 3 without encryption: the socket has our underlay address, and the source's must be a peer's. */
+  #plainSteps(at: number, end: number, run: ReceivedRun, nowMs: number): Verdict {
+    const node = this.#node;
+    const { arena, wireguard } = node.parts;
+    if (!node.plain.isOn) return DROP_UNENCRYPTED;
+    const unwrapped = decapsulatePlain(arena, at, end, node.tunnelProtocol, this.#envelope); // 2
+    if (unwrapped !== FORWARD) return unwrapped;
+    const peerSlot = familyOf(arena, run.fromAt) === FAMILY_IPV4
+      ? wireguard.allowedIps.find4(readI32(arena, run.fromAt + 4))
+      : wireguard.allowedIps.find6(arena, run.fromAt + 8);
+    const peer = peerSlot < 0 ? undefined : wireguard.peerAt(peerSlot);
+    if (peer === undefined) return DROP_NOT_ALLOWED_IP; // 3
+    peer.rxBytes += end - at;
+    const { innerAt, innerEnd, vni } = this.#envelope;
+    return this.#inner(innerAt, innerEnd, vni, peerSlot, run.ecn, nowMs);
+  }
+
+  /** Whether what a peer sent is an envelope between its underlay address and ours. */
+  #isEnvelopeOf(at: number, end: number, peerSlot: number): boolean {
+    const node = this.#node;
+    const { arena, wireguard } = node.parts;
+    if (!looksLikeEnvelope(arena, at, end, node.tunnelProtocol)) return false;
+    const isV4 = readU8(arena, at) >> 4 === 4;
+    const from = isV4 ? wireguard.allowedIps.find4(readI32(arena, at + 12)) : wireguard.allowedIps.find6(arena, at + 8);
+    return from === peerSlot && node.isOwnUnderlay(isV4 ? at + 16 : at + 24, isV4 ? 4 : 6);
+  }
+
+  #inner(at: number, end: number, vni: number, peerSlot: number, outerEcn: number, nowMs: number): Verdict {
+    const node = this.#node;
+    const { arena } = node.parts;
     const packet = this.#packet;
-    const parsed = readPacket(arena, envelope.innerAt, envelope.innerEnd, packet); // 4
+    const parsed = readPacket(arena, at, end, packet); // 4
     if (parsed !== FORWARD) return parsed;
     this.#hasPacket = true;
-    const known = this.#checkIdentity(packet, envelope.vni, peerSlot); // 5
+    const known = this.#checkIdentity(packet, vni, peerSlot); // 5
     if (known !== FORWARD) return known;
     if (!node.isOwnAddress(packet.destinationAt, packet.version)) return DROP_NOT_FOR_US; // 6
     const admitted = admit(node, packet, INGRESS, this.#identity, nowMs); // 7
-    if (admitted !== FORWARD) return admitted;
+    if (admitted === REDIRECT) node.redirects!.toProxy(packet);
+    else if (admitted !== FORWARD) return admitted;
     if (outerEcn === ECN_CE) markCongestion(arena, packet);
     this.#deliver(packet); // 8
     return FORWARD;
@@ -156,6 +209,7 @@ export class Ingress {
     if (entry < 0 || ipcache.peerOf(entry) !== peerSlot) return DROP_UNKNOWN_SENDER;
     const identity = ipcache.identityOf(entry);
     this.#identity = identity;
+    if (vni === NO_VNI) return FORWARD;
     if (vni === IDENTITY_REMOTE_NODE || vni === IDENTITY_KUBE_APISERVER) return FORWARD;
     return isSameIdentity(vni, ipcache.wireIdentityOf(entry)) ? FORWARD : DROP_IDENTITY_MISMATCH;
   }

@@ -13,10 +13,19 @@ import type { WireGuard } from "../tunnel/wireguard.ts";
 import type { Verdict } from "../verdict.ts";
 import type { PacketInfo } from "../wire/packet.ts";
 import { type ArenaLayout, VIRTIO_HEADER_BYTES } from "./arena.ts";
-import type { SetSelf } from "./control.ts";
+import type { PutPeer, SetProxy, SetSelf } from "./control.ts";
 import { type DatapathCounters, type Direction } from "./counters.ts";
 import { DropRing } from "./drop_ring.ts";
-import { envelopeBytes, TEMPLATE_BYTES, type TunnelProtocol, writeTemplate } from "./encapsulation.ts";
+import {
+  envelopeBytes,
+  looksLikeEnvelope,
+  TEMPLATE_BYTES,
+  type TunnelProtocol,
+  writeTemplate,
+} from "./encapsulation.ts";
+import { type OpenPlain, PlainTunnel } from "./plain_tunnel.ts";
+import { Redirects } from "./redirect.ts";
+import { RedirectView } from "./redirect_view.ts";
 
 /** The doors and tables that the datapath is built on. */
 export interface NodeParts {
@@ -32,11 +41,18 @@ export interface NodeParts {
   readonly counters: DatapathCounters;
   /** largest IP packet that the TUN takes, octets */
   readonly mtu: number;
+  /** for a mesh without encryption; absent: this node cannot be in one */
+  readonly openPlain?: OpenPlain;
 }
 
 /** Each own address as 16 octets at a fixed stride, IPv4 in the first four. */
 const ADDRESS_STRIDE = 16;
 const MAX_ADDRESSES = 16;
+/** A mesh that is native no longer: as long as WireGuard's sessions of then live, their packets may come (REJECT_AFTER_TIME). */
+const NATIVE_GRACE_MS = 180_000;
+
+/** Over IPv4. Over IPv6 the device's MTU is lower by what the envelope is longer, so full packets seal the same. */
+const SHORT_ENVELOPE_BYTES = envelopeBytes(new Uint8Array(4));
 
 /** Up to a multiple of 16: ciphers are quickest on whole blocks, and odd sizes tell more than they must. */
 function padded(bytes: number): number {
@@ -47,16 +63,19 @@ export class Node {
   readonly parts: NodeParts;
   readonly sums: Checksummer;
   readonly drops = new DropRing();
+  readonly plain: PlainTunnel;
   /** octets in front of the IP packet in every TUN read and write */
   readonly virtioBytes: number;
   /** WireGuard pads to 16, but never past this: a full-size envelope, padded. The MTU leaves room for it (facts: 80 + 15). */
-  maxPlaintextBytes: number;
+  readonly maxPlaintextBytes: number;
   identity = 0;
   tunnelProtocol: TunnelProtocol = "geneve";
   /** last errno of a TUN write, 0 = none: the loop looks whether the device is gone */
   tunError = 0;
   /** wall clock of the current batch, for records */
   unixMs = 0;
+  /** flows that go through a proxy; none while no proxy runs */
+  redirects: Redirects | undefined;
 
   readonly #addresses = new Uint8Array(MAX_ADDRESSES * ADDRESS_STRIDE);
   readonly #addressVersions = new Uint8Array(MAX_ADDRESSES);
@@ -65,21 +84,31 @@ export class Node {
   /** by peer slot: the peer's underlay address, and the octets of its envelope (0: none can be made) */
   readonly #peerUnderlay: (IpAddress | undefined)[] = [];
   readonly #envelopeBytes: Uint8Array;
+  /** by peer slot: packets go to it without an envelope */
+  readonly #isNative: Uint8Array;
+  /** until when packets without an envelope are taken */
+  #nativeUntilMs = -Infinity;
 
   constructor(parts: NodeParts) {
     this.parts = parts;
     this.sums = new Checksummer(parts.arena);
     this.virtioBytes = parts.tun.hasOffload ? VIRTIO_HEADER_BYTES : 0;
     this.#envelopeBytes = new Uint8Array(parts.layout.maxPeers);
-    this.maxPlaintextBytes = padded(parts.mtu + TEMPLATE_BYTES);
+    this.#isNative = new Uint8Array(parts.layout.maxPeers);
+    this.plain = new PlainTunnel(parts.arena, parts.layout, parts.openPlain);
+    this.maxPlaintextBytes = padded(parts.mtu + SHORT_ENVELOPE_BYTES);
   }
 
-  /** Takes this node's addresses and identity, and writes every peer's envelope anew. */
-  setSelf(self: SetSelf): void {
+  /**
+   * Takes this node's addresses and identity, and writes every peer's envelope anew.
+   * @throws Error when the socket of the unencrypted tunnel is needed and cannot be opened
+   */
+  setSelf(self: SetSelf, nowMs: number): void {
+    if (self.acceptsNative === true) this.#nativeUntilMs = Infinity;
+    else if (this.#nativeUntilMs === Infinity) this.#nativeUntilMs = nowMs + NATIVE_GRACE_MS;
     this.identity = self.identity;
     this.tunnelProtocol = self.tunnelProtocol;
     this.#underlay = self.underlay;
-    this.maxPlaintextBytes = padded(this.parts.mtu + envelopeBytes(self.underlay));
     this.#addressCount = 0;
     this.#addresses.fill(0);
     for (const address of self.addresses.slice(0, MAX_ADDRESSES)) {
@@ -88,8 +117,20 @@ export class Node {
     }
     for (let slot = 0; slot < this.#peerUnderlay.length; slot++) {
       const underlay = this.#peerUnderlay[slot];
-      if (underlay) this.putEnvelope(slot, underlay);
+      if (underlay) this.#putEnvelope(slot, underlay);
     }
+    this.plain.setSelf(self);
+  }
+
+  /** Takes where the proxies listen. Without any, redirected flows are forgotten, and their memory is given back. */
+  setProxy(proxy: SetProxy, nowMs: number): void {
+    const isOn = proxy.http !== 0 || proxy.dns !== 0;
+    if (isOn && this.redirects === undefined) {
+      const view = new RedirectView(proxy.view ?? new ArrayBuffer(RedirectView.bytes));
+      this.redirects = new Redirects(this, view, nowMs);
+    }
+    this.redirects?.setPorts(proxy, nowMs);
+    if (!isOn) this.redirects = undefined;
   }
 
   /** Whether the address at `at` is one of ours. */
@@ -121,8 +162,22 @@ export class Node {
       equalRange(this.#underlay, 0, this.parts.arena, at, this.#underlay.length);
   }
 
+  /** Takes how packets go to a peer. */
+  putPath(slot: number, { underlay, mode, plain }: Pick<PutPeer, "underlay" | "mode" | "plain">): void {
+    this.#isNative[slot] = mode === "native" ? 1 : 0;
+    this.#putEnvelope(slot, underlay);
+    this.plain.putPeer(slot, plain);
+  }
+
+  removePath(slot: number): void {
+    this.#peerUnderlay[slot] = undefined;
+    this.#envelopeBytes[slot] = 0;
+    this.#isNative[slot] = 0;
+    this.plain.putPeer(slot, undefined);
+  }
+
   /** Makes the envelope for a peer. Two families have none: such a peer cannot be tunnelled to. */
-  putEnvelope(slot: number, underlay: IpAddress): void {
+  #putEnvelope(slot: number, underlay: IpAddress): void {
     this.#peerUnderlay[slot] = underlay;
     if (underlay.length !== this.#underlay.length) {
       this.#envelopeBytes[slot] = 0;
@@ -133,14 +188,27 @@ export class Node {
     this.#envelopeBytes[slot] = envelopeBytes(underlay);
   }
 
-  removeEnvelope(slot: number): void {
-    this.#peerUnderlay[slot] = undefined;
-    this.#envelopeBytes[slot] = 0;
-  }
-
   /** Octets of the envelope to a peer; 0 when there is none. */
   envelopeBytesOf(slot: number): number {
     return this.#envelopeBytes[slot]!;
+  }
+
+  /** Whether a peer may send packets without an envelope, now. */
+  acceptsNative(nowMs: number): boolean {
+    return nowMs < this.#nativeUntilMs;
+  }
+
+  /**
+   * Whether a packet of ours goes to a peer without an envelope. One that looks as if it were in one never does: where underlay
+   * addresses are mesh addresses, a program of this machine could otherwise make the peer take the inside of its packet for ours.
+   */
+  isSentBare(slot: number, packet: PacketInfo): boolean {
+    if (this.#isNative[slot] === 0) return false;
+    const { arena } = this.parts;
+    if (!looksLikeEnvelope(arena, packet.at, packet.end, this.tunnelProtocol)) return true;
+    const to = this.#peerUnderlay[slot]!;
+    return !this.isOwnUnderlay(packet.sourceAt, packet.version) || to.length !== (packet.version === 4 ? 4 : 16) ||
+      !equalRange(to, 0, arena, packet.destinationAt, to.length);
   }
 
   templateAt(slot: number): number {

@@ -21,7 +21,7 @@ export class SealedRuns {
   #runCount = 0;
   #runSegmentBytes = 0;
   #runToAt = 0;
-  #runEcn = 0;
+  #runTrafficClass = 0;
   #isShort = false;
 
   /** @param startAt, endAt region of the arena that messages are written to */
@@ -38,15 +38,18 @@ export class SealedRuns {
     if (this.at + bytes > this.#limit) this.flush();
   }
 
-  /** Takes the message that was written at `at`. `toAt` is the address record of its destination. */
-  add(end: number, toAt: number, ecn: number): void {
+  /**
+   * Takes the message that was written at `at`. `toAt` is the address record of its destination.
+   * @param trafficClass DSCP and ECN of the outer header
+   */
+  add(end: number, toAt: number, trafficClass: number): void {
     const messageBytes = end - this.at;
-    if (this.#runCount > 0 && !this.#accepts(messageBytes, toAt, ecn, end)) this.#close();
+    if (this.#runCount > 0 && !this.#accepts(messageBytes, toAt, trafficClass, end)) this.#close();
     if (this.#runCount === 0) {
       this.#runAt = this.at;
       this.#runSegmentBytes = messageBytes;
       this.#runToAt = toAt;
-      this.#runEcn = ecn;
+      this.#runTrafficClass = trafficClass;
     }
     this.#runCount++;
     this.#isShort = messageBytes < this.#runSegmentBytes;
@@ -61,13 +64,14 @@ export class SealedRuns {
     this.at = this.#startAt;
   }
 
-  #accepts(messageBytes: number, toAt: number, ecn: number, end: number): boolean {
-    return !this.#isShort && messageBytes <= this.#runSegmentBytes && toAt === this.#runToAt && ecn === this.#runEcn &&
-      this.#runCount < this.#underlay.maxSegments && end - this.#runAt <= MAX_RUN_BYTES;
+  #accepts(messageBytes: number, toAt: number, trafficClass: number, end: number): boolean {
+    return !this.#isShort && messageBytes <= this.#runSegmentBytes && toAt === this.#runToAt &&
+      trafficClass === this.#runTrafficClass && this.#runCount < this.#underlay.maxSegments &&
+      end - this.#runAt <= MAX_RUN_BYTES;
   }
 
   #close(): void {
-    this.#underlay.queue(this.#runAt, this.at, this.#runSegmentBytes, this.#runToAt, this.#runEcn);
+    this.#underlay.queue(this.#runAt, this.at, this.#runSegmentBytes, this.#runToAt, this.#runTrafficClass);
     this.#runCount = 0;
   }
 }

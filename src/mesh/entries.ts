@@ -77,6 +77,8 @@ export interface MemberRecord {
   readonly underlay: string;
   /** where the member was last seen from or says it listens, `address:port`, best first; may be empty (NAT) */
   readonly endpoints: readonly string[];
+  /** the network that it says it is in, for `hybrid`; "" = it says none. At most 63 characters. */
+  readonly network: string;
   readonly namespace: string;
   readonly labels: Readonly<Record<string, string>>;
   readonly namedPorts: readonly NamedPort[];

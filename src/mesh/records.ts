@@ -16,9 +16,12 @@ import type {
   NamespaceEntry,
   PolicyDocument,
   PolicySettings,
+  RoutingSettings,
   ServiceEntry,
   SignedRecord,
 } from "./entries.ts";
+
+import { isNetworkName, routingFault } from "./routing.ts";
 
 /** Identities are 24 bits: they travel in the VNI. */
 const MAX_IDENTITY = 0xffffff;
@@ -70,6 +73,21 @@ function readInteger(value: unknown, field: string, min: number, max: number): n
 
 function readBoolean(value: unknown, field: string): boolean {
   return typeof value === "boolean" ? value : refuse(field, "be true or false");
+}
+
+function readNetwork(value: unknown): string {
+  return typeof value === "string" && isNetworkName(value) ? value : refuse("network", "be the name of a network");
+}
+
+function readRouting(value: unknown): RoutingSettings {
+  const object = readObject(value, "routing");
+  const routing: RoutingSettings = {
+    mode: readWord(object["mode"], "routing.mode", ["tunnel", "native", "hybrid"]),
+    tunnelProtocol: readWord(object["tunnelProtocol"], "routing.tunnelProtocol", ["geneve", "vxlan"]),
+    encryption: readWord(object["encryption"], "routing.encryption", ["wireguard", "none"]),
+  };
+  const fault = routingFault(routing);
+  return fault === undefined ? routing : refuse("routing", `not be so: ${fault}`);
 }
 
 /** Exactly `count` octets: a copy, so that no key holds on to the frame that it came in, nor drags it to another thread. */
@@ -133,15 +151,10 @@ function readNamedPort(value: unknown, field: string): NamedPort {
 /** `settings`. What the datapath of this release cannot do is refused here by name. */
 export function readSettings(value: unknown): MeshSettings {
   const object = readObject(value, "settings");
-  const routing = readObject(object["routing"], "routing");
   const policy = readObject(object["policy"], "policy");
   return {
     cluster: readCluster(object["cluster"], "cluster"),
-    routing: {
-      mode: readWord(routing["mode"], "routing.mode", ["tunnel"]),
-      tunnelProtocol: readWord(routing["tunnelProtocol"], "routing.tunnelProtocol", ["geneve", "vxlan"]),
-      encryption: readWord(routing["encryption"], "routing.encryption", ["wireguard"]),
-    },
+    routing: readRouting(object["routing"]),
     policy: readPolicySettings(policy),
     memberCidrs: readList(object["memberCidrs"], "memberCidrs", MAX_CIDRS)
       .map((cidr, i) => readPrefixText(cidr, `memberCidrs[${i}]`)),
@@ -209,6 +222,8 @@ export function readMemberRecord(value: unknown): MemberRecord {
     underlay: readAddressText(object["underlay"], "underlay"),
     endpoints: readList(object["endpoints"], "endpoints", MAX_ENDPOINTS)
       .map((endpoint, i) => readEndpoint(endpoint, `endpoints[${i}]`)),
+    // absent: as with `aeads`
+    network: readNetwork(object["network"] ?? ""),
     namespace: readText(object["namespace"], "namespace", DNS_LABEL, "a namespace name"),
     labels: readLabels(object["labels"], "labels"),
     namedPorts: readList(object["namedPorts"], "namedPorts", MAX_NAMED_PORTS)

@@ -12,6 +12,7 @@ import { parseUnderlayAddr } from "../ip/underlay_addr.ts";
 import type { IpEntry, MemberRecord, MeshSettings } from "./entries.ts";
 import { agreedAead } from "./agreed_aead.ts";
 import { equalData } from "./equal_data.ts";
+import { modeBetween, plainAddressOf } from "./routing.ts";
 
 /** How long past its `notAfter` a record is still used: the hub may be away for long, and drawers are deep. */
 export const RECORD_GRACE_MS = 30 * 86_400_000;
@@ -142,20 +143,27 @@ export class MeshTables {
 
   #peersOf(inputs: TableInputs): Map<string, PutPeer> {
     const peers = new Map<string, PutPeer>();
-    const own = this.#members.get(inputs.selfName)?.aeads ?? [];
+    const self = this.#members.get(inputs.selfName);
+    const own = self?.aeads ?? [];
+    const { settings } = inputs;
+    const isPlain = settings?.routing.encryption === "none";
     for (const [name, member] of this.#members) {
       if (name === inputs.selfName) continue;
       const { presharedKey, keepaliveSeconds } = inputs.peerOptions(member);
       const endpoint = member.endpoints[0] === undefined ? undefined : parseUnderlayAddr(member.endpoints[0]);
       const aead = agreedAead(own, member.aeads);
+      const plain = settings && plainAddressOf(member, settings);
       peers.set(toHex(member.publicKey), {
         op: "peer",
         name,
         publicKey: member.publicKey,
         ...(presharedKey === undefined ? {} : { presharedKey }),
-        ...(endpoint === undefined ? {} : { endpoint }),
-        keepaliveSeconds,
+        // without an endpoint or keepalives no handshake is ever begun
+        ...(endpoint === undefined || isPlain ? {} : { endpoint }),
+        keepaliveSeconds: isPlain ? 0 : keepaliveSeconds,
         underlay: parseAddress(member.underlay)!,
+        mode: settings === undefined ? "tunnel" : modeBetween(self, member, settings.routing),
+        ...(plain === undefined ? {} : { plain }),
         ...(aead === undefined ? {} : { aead }),
       });
     }
@@ -199,12 +207,16 @@ export class MeshTables {
 
 function selfOf(self: MemberRecord | undefined, settings: MeshSettings | undefined): SetSelf | undefined {
   if (self === undefined || settings === undefined) return undefined;
+  const plain = plainAddressOf(self, settings);
   return {
     op: "self",
     addresses: self.addresses.map((address) => parseAddress(address)!),
     underlay: parseAddress(self.underlay)!,
     identity: self.identity,
     tunnelProtocol: settings.routing.tunnelProtocol,
+    encryption: settings.routing.encryption,
+    acceptsNative: settings.routing.mode !== "tunnel",
+    ...(plain === undefined ? {} : { plain }),
   };
 }
 

@@ -5,15 +5,15 @@
 import { loadSodiumWasm } from "../../edge/ciphers_wasm.ts";
 import { ConntrackTable } from "../../src/conntrack/table.ts";
 import { layoutArena } from "../../src/datapath/arena.ts";
-import type { DatapathEvent } from "../../src/datapath/control.ts";
+import type { DatapathEvent, SetSelf } from "../../src/datapath/control.ts";
 import { DatapathCounters } from "../../src/datapath/counters.ts";
 import { Datapath } from "../../src/datapath/datapath.ts";
 import { parseAddress, parsePrefixOrAddress } from "../../src/ip/address.ts";
-import { parseUnderlayAddr } from "../../src/ip/underlay_addr.ts";
+import { formatUnderlayAddr, parseUnderlayAddr } from "../../src/ip/underlay_addr.ts";
 import { IpCache } from "../../src/ipcache/ipcache.ts";
 import { KIND_DENY, KIND_FORWARD, KIND_NO_RULE, makeDecision, makeKey } from "../../src/policy/decision.ts";
 import { type DirectionUpdate, PolicyTable, type PolicyUpdate } from "../../src/policy/table.ts";
-import type { Ciphers } from "../../src/ports.ts";
+import type { AeadName, Ciphers } from "../../src/ports.ts";
 import { WireGuard } from "../../src/tunnel/wireguard.ts";
 import { FakeTun, FakeUnderlay } from "./doors.ts";
 import { type FakeNetwork, seeded } from "./network.ts";
@@ -32,6 +32,10 @@ export interface MeshNodeOptions {
   readonly identity: number;
   readonly offload?: boolean;
   readonly seed?: number;
+  readonly tunnelProtocol?: "geneve" | "vxlan";
+  readonly sendAeads?: readonly AeadName[];
+  readonly acceptsNative?: boolean;
+  readonly encryption?: "wireguard" | "none";
 }
 
 export class MeshNode {
@@ -44,11 +48,13 @@ export class MeshNode {
   readonly datapath: Datapath;
   readonly events: DatapathEvent[] = [];
   readonly network: FakeNetwork;
+  /** the socket of the unencrypted tunnel, once it was opened */
+  plain: FakeUnderlay | undefined;
 
   constructor(network: FakeNetwork, ciphers: Ciphers, options: MeshNodeOptions) {
     this.options = options;
     this.network = network;
-    const layout = layoutArena(MAX_PEERS, RECEIVE_BYTES, 256 * 1024);
+    const layout = layoutArena(MAX_PEERS, 2 * RECEIVE_BYTES, 256 * 1024);
     this.arena = new Uint8Array(layout.bytes);
     this.tun = new FakeTun(this.arena, options.offload);
     const isV4 = !options.underlay.includes(":");
@@ -67,6 +73,7 @@ export class MeshNode {
       arena: this.arena,
       addressesAt: layout.addressesAt,
       maxPeers: layout.maxPeers,
+      sendAeads: options.sendAeads ?? [],
       nowMs: network.nowMs,
       unixMs: EPOCH_UNIX_MS + network.nowMs,
     });
@@ -83,21 +90,48 @@ export class MeshNode {
         policy: new PolicyTable(),
         counters: this.counters,
         mtu: 1355,
+        openPlain: (local) =>
+          this.plain = new FakeUnderlay(
+            this.arena,
+            network,
+            formatUnderlayAddr(local),
+            layout.receivedAt + RECEIVE_BYTES,
+            SLOTS,
+          ),
       },
       (event) => this.events.push(event),
       () => network.nowMs,
     );
+    this.setSelf({});
+  }
+
+  /** Says again who this node is, with changes. */
+  setSelf(changes: Partial<SetSelf>): void {
+    const { options } = this;
     this.datapath.apply({
       op: "self",
       addresses: options.addresses.map((text) => parseAddress(text)!),
       underlay: parseAddress(options.underlay)!,
       identity: options.identity,
-      tunnelProtocol: "geneve",
-    }, network.nowMs);
+      tunnelProtocol: options.tunnelProtocol ?? "geneve",
+      encryption: options.encryption ?? "wireguard",
+      acceptsNative: options.acceptsNative ?? false,
+      ...(options.encryption === "none" && { plain: parseAddress(options.underlay)! }),
+      ...changes,
+    }, this.network.nowMs);
   }
 
   /** Makes another node known: key, where it listens, its addresses and identity. */
-  learn(other: MeshNode, options: { endpoint?: boolean; keepaliveSeconds?: number } = {}): void {
+  learn(
+    other: MeshNode,
+    options: {
+      endpoint?: boolean;
+      keepaliveSeconds?: number;
+      mode?: "tunnel" | "native";
+      plain?: string;
+      aead?: AeadName;
+    } = {},
+  ): void {
     const { name, underlay, addresses, identity } = other.options;
     const publicKey = other.wireguard.publicKey;
     const endpoint = options.endpoint === false ? undefined : parseUnderlayAddr(other.underlay.address);
@@ -108,7 +142,10 @@ export class MeshNode {
       publicKey,
       keepaliveSeconds: options.keepaliveSeconds ?? 0,
       underlay: parseAddress(underlay)!,
+      mode: options.mode ?? "tunnel",
       ...(endpoint && { endpoint }),
+      ...(options.aead && { aead: options.aead }),
+      ...(options.plain !== undefined && { plain: parseAddress(options.plain)! }),
     }, nowMs);
     for (const address of addresses) {
       this.datapath.apply({ op: "ip", prefix: parsePrefixOrAddress(address)!, identity, peer: publicKey }, nowMs);
@@ -137,7 +174,9 @@ export class MeshNode {
   step(): boolean {
     const nowMs = this.network.nowMs;
     const unixMs = EPOCH_UNIX_MS + nowMs;
-    const isBusy = this.underlay.isReadable || this.tun.toRead.length > 0;
+    const isPlainReadable = this.plain?.isReadable === true;
+    const isBusy = this.underlay.isReadable || isPlainReadable || this.tun.toRead.length > 0;
+    if (isPlainReadable) this.datapath.receivePlain(nowMs, unixMs);
     if (this.underlay.isReadable) this.datapath.receive(nowMs, unixMs);
     if (this.tun.toRead.length > 0) this.datapath.readTun(nowMs, unixMs);
     return isBusy;
@@ -156,7 +195,7 @@ export async function loadTestCiphers(): Promise<Ciphers> {
 /** Moves the clock to `untilMs`, from one thing that happens to the next. */
 export function runUntil(nodes: readonly MeshNode[], untilMs: number): void {
   const network = nodes[0]!.network;
-  const addresses = nodes.map((node) => node.underlay.address);
+  const addresses = nodes.flatMap((node) => [node.underlay.address, node.plain?.address ?? []].flat());
   for (;;) {
     while (nodes.map((node) => node.step()).some((isBusy) => isBusy));
     const timers = nodes.map((node) => node.tick());

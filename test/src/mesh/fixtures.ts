@@ -22,6 +22,7 @@ export function memberOf(number: number, changes: Partial<MemberRecord> = {}): M
     addresses: [`10.9.0.${number}`, `fd09::${number}`],
     underlay: `172.31.0.${number}`,
     endpoints: [`192.0.2.${number}:51871`],
+    network: "",
     namespace: "default",
     labels: { app: `app${number}` },
     namedPorts: [],

@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import fc from "fast-check";
 import type { DatapathCommand } from "../../../src/datapath/control.ts";
 import { formatPrefix } from "../../../src/ip/address.ts";
-import type { EntryValue, SnapshotFrame, StateFrame } from "../../../src/mesh/entries.ts";
+import type { EntryValue, RoutingSettings, SnapshotFrame, StateFrame } from "../../../src/mesh/entries.ts";
 import { equalData } from "../../../src/mesh/equal_data.ts";
 import type { MeshState } from "../../../src/mesh/state.ts";
 import { RECORD_GRACE_MS } from "../../../src/mesh/tables.ts";
@@ -305,11 +305,16 @@ describe("MeshState refuses", () => {
     expect(state.refused.get("member/edge1/m2")).toMatch(/own/);
   });
 
-  it("modes that this release cannot do, by name", () => {
-    const native = { ...SETTINGS, routing: { ...SETTINGS.routing, mode: "native" as const } };
+  it.each([
+    [{ mode: "direct" }, /^routing\.mode must be one of tunnel, native, hybrid/],
+    [{ encryption: "ipsec" }, /^routing\.encryption must be one of wireguard, none/],
+    [{ mode: "native", encryption: "none" }, /mode native needs encryption wireguard/],
+    [{ mode: "hybrid", encryption: "none" }, /mode hybrid needs encryption wireguard/],
+  ])("routing that there is not, by name: %j", (changes, reason) => {
+    const routing = { ...SETTINGS, routing: { ...SETTINGS.routing, ...changes } as unknown as RoutingSettings };
     const state = makeState();
-    state.apply(snapshot([...entriesOf(2).slice(1), ["settings", native]]), NOW_MS);
-    expect(state.refused.get("settings")).toBe("routing.mode must be one of tunnel");
+    state.apply(snapshot([...entriesOf(2).slice(1), ["settings", routing]]), NOW_MS);
+    expect(state.refused.get("settings")).toMatch(reason);
     expect(state.allCommands().some((command) => command.op === "self")).toBe(false);
   });
 
