@@ -3,6 +3,7 @@
  * The table in `config.ts` refers to them; strict address parsing is that of `src/ip`.
  */
 import { formatAddress, formatPrefix, maskedPrefix, parseAddress, parsePrefix } from "../src/ip/address.ts";
+import { isNetworkName } from "../src/mesh/routing.ts";
 
 function refuse(must: string): never {
   throw new RangeError(`must ${must}`);
@@ -50,6 +51,13 @@ export function dnsLabel(text: string): string {
   return /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(text)
     ? text
     : refuse("be 1 to 63 lower-case letters, digits or -, not starting or ending with -");
+}
+
+/** What a network may be called; empty takes a name back. */
+export function networkName(text: string): string {
+  return isNetworkName(text)
+    ? text
+    : refuse("be at most 63 letters, digits, -, _ or ., not starting or ending with one of these");
 }
 
 /** A node name: DNS labels with dots between, at most 253 octets in all. */

@@ -250,6 +250,16 @@ export const SETTINGS = {
     scopes: ["join", "hub"],
     effect: "restart",
   }),
+  network: setting<string | undefined>({
+    flag: "network",
+    value: "NAME",
+    help: "network that this node is in: hybrid routing sends without an envelope inside one",
+    default: undefined,
+    defaultText: "what was said before, else the label topology.kubernetes.io/zone",
+    parse: values.networkName,
+    scopes: ["run", "join", "hub"],
+    effect: "reload",
+  }),
   clusterName: setting<string>({
     flag: "cluster-name",
     value: "NAME",
@@ -306,12 +316,12 @@ export const SETTINGS = {
     scopes: ["hub"],
     effect: "restart",
   }),
-  routingMode: setting<"tunnel">({
+  routingMode: setting<"tunnel" | "native" | "hybrid">({
     flag: "routing-mode",
     value: "MODE",
-    help: "tunnel",
+    help: "tunnel (in Geneve or VXLAN), native (bare), or hybrid (native between members of one network)",
     default: "tunnel",
-    parse: values.choice("tunnel"),
+    parse: values.choice("tunnel", "native", "hybrid"),
     scopes: ["hub"],
     effect: "restart",
   }),
@@ -324,12 +334,13 @@ export const SETTINGS = {
     scopes: ["hub"],
     effect: "restart",
   }),
-  encryption: setting<"wireguard">({
+  encryption: setting<"wireguard" | "none">({
     flag: "encryption",
     value: "KIND",
-    help: "wireguard",
+    help:
+      "wireguard, or none: whoever is on the network below reads and forges everything; for a network that is trusted",
     default: "wireguard",
-    parse: values.choice("wireguard"),
+    parse: values.choice("wireguard", "none"),
     scopes: ["hub"],
     effect: "restart",
   }),

@@ -13,6 +13,7 @@ import { labelsOfMember } from "../../src/identity/member_labels.ts";
 import { formatAddress, formatPrefix, parseAddress, parsePrefixOrAddress } from "../../src/ip/address.ts";
 import { parseUnderlayAddr } from "../../src/ip/underlay_addr.ts";
 import type { ClusterRef, EntryValue, MeshSettings, NamedPort, SnapshotFrame } from "../../src/mesh/entries.ts";
+import { routingFault } from "../../src/mesh/routing.ts";
 import type { PeerOptions } from "../../src/mesh/tables.ts";
 import * as values from "../config_values.ts";
 import { EdgeError, messageOf } from "../errors.ts";
@@ -138,6 +139,7 @@ interface NodeFacts {
   readonly labels: Readonly<Record<string, string>>;
   readonly namedPorts: readonly NamedPort[];
   readonly aeads: readonly string[];
+  readonly network: string;
   readonly identity: number | undefined;
 }
 
@@ -215,6 +217,7 @@ class Reader {
       labels: shape.map("labels", (text, key) => values.label(`${key}=${text}`)[1]),
       namedPorts: Object.values(shape.map("namedPorts", namedPort)),
       aeads: shape.texts("aeads", memberAead),
+      network: shape.optional("network", values.networkName) ?? "",
       identity: shape.optional("identity", values.integer(1, 0xffffff)),
     };
   }
@@ -245,6 +248,7 @@ class Reader {
       labels: node.labels,
       namedPorts: node.namedPorts,
       aeads: node.aeads,
+      network: node.network,
       identity,
       notBefore: 0,
       notAfter: FOREVER,
@@ -296,14 +300,16 @@ class Reader {
     const settings: MeshSettings = {
       cluster: node.cluster,
       routing: {
-        mode: routing?.optional("mode", values.choice("tunnel")) ?? "tunnel",
+        mode: routing?.optional("mode", values.choice("tunnel", "native", "hybrid")) ?? "tunnel",
         tunnelProtocol: routing?.optional("tunnelProtocol", values.choice("geneve", "vxlan")) ?? "geneve",
-        encryption: routing?.optional("encryption", values.choice("wireguard")) ?? "wireguard",
+        encryption: routing?.optional("encryption", values.choice("wireguard", "none")) ?? "wireguard",
       },
       policy: readPolicyBlock(this.#root.shape("policy")),
       memberCidrs: [...new Set(node.addresses.filter((prefix) => !isHost(prefix)).map(values.cidr))],
     };
     routing?.done();
+    const fault = routingFault(settings.routing);
+    if (fault !== undefined) routing?.fault("encryption", `cannot be so: ${fault}`);
     return settings;
   }
 

@@ -75,7 +75,7 @@ function collectStartGarbage(): void {
 /** Options of `startMember` that depend on where the mesh comes from, and what SIGHUP does there. */
 interface Prepared {
   readonly options: Omit<MemberOptions, "store" | "log" | "notify" | "watchdogMs">;
-  readonly reload: () => Promise<void>;
+  readonly reload: (config: Config) => Promise<void>;
 }
 
 function prepareJoined(config: Config, store: MemberStore, log: EdgeLog, end: () => void): Prepared {
@@ -85,12 +85,18 @@ function prepareJoined(config: Config, store: MemberStore, log: EdgeLog, end: ()
     throw new EdgeError("EDGE_NOT_JOINED", `Cannot run: no membership in "${config.stateDir}"`);
   }
   const clock = new TrustedClock([store.loadClock()?.trustedUnixMs ?? 0, membership.joinedUnixMs]);
+  let { network } = config;
   const source = new HubClient({
     endpoints: membership.hubEndpoints,
     caPem: membership.caPem,
     deviceSecretKey: identity.deviceSeed,
     recordKey: membership.recordKey,
-    report: () => ({ endpoints: [], wireguardPort: config.wireguardPort, version: VERSION }),
+    report: () => ({
+      endpoints: [],
+      wireguardPort: config.wireguardPort,
+      version: VERSION,
+      ...(network !== undefined && { network }),
+    }),
     clock,
     log,
   });
@@ -110,7 +116,11 @@ function prepareJoined(config: Config, store: MemberStore, log: EdgeLog, end: ()
       onSynced: () => noteApproval(identity, membership, store, log),
       actions: { leave: () => leave({ identity, membership, store, clock, log, end }) },
     },
-    reload: () => Promise.resolve(source.retryNow()),
+    reload: (changed) => {
+      network = changed.network;
+      source.reportNow();
+      return Promise.resolve(source.retryNow());
+    },
   };
 }
 
@@ -197,11 +207,11 @@ function toText(key: Uint8Array): string {
   return key.join(",");
 }
 
-async function reloadAll(context: RunContext, log: EdgeLog, reload: () => Promise<void>): Promise<void> {
+async function reloadAll(context: RunContext, log: EdgeLog, reload: (config: Config) => Promise<void>): Promise<void> {
   try {
     const { config } = await context.reload();
     log.setLevel(config.logLevel);
-    await reload();
+    await reload(config);
     log.info("reloaded", {});
   } catch (error) {
     log.error("reload-failed", { reason: messageOf(error) });

@@ -195,6 +195,7 @@ export class HubCore {
       addresses: draft.addresses,
       underlay: draft.underlay,
       endpoints: draft.endpoints,
+      network: draft.network,
       namespace: draft.namespace,
       labels: draft.labels,
       namedPorts: draft.namedPorts,

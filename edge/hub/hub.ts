@@ -7,7 +7,7 @@
 import { randomUUID } from "node:crypto";
 import { resolve } from "node:path";
 import { formatAddress } from "../../src/ip/address.ts";
-import type { MeshSettings, PolicySettings } from "../../src/mesh/entries.ts";
+import type { MeshSettings, PolicySettings, RoutingSettings } from "../../src/mesh/entries.ts";
 import type { Log } from "../../src/ports.ts";
 import { EdgeError, messageOf } from "../errors.ts";
 import { parseEndpoint } from "../sync/endpoint.ts";
@@ -32,7 +32,7 @@ export interface HubOptions {
   readonly advertise: readonly string[];
   /** at most one of each family; none: defaults of this file */
   readonly memberCidrs: readonly string[];
-  readonly tunnelProtocol: "geneve" | "vxlan";
+  readonly routing: RoutingSettings;
   /** how members read policies; default: as Cilium without flags */
   readonly policy?: PolicySettings;
   readonly version: string;
@@ -164,7 +164,7 @@ function openStore({ stateDir, store, log }: HubOptions): SqliteStore {
 function settingsOf(options: HubOptions, caPin: Uint8Array): MeshSettings {
   return {
     cluster: { name: options.clusterName, id: options.clusterId },
-    routing: { mode: "tunnel", tunnelProtocol: options.tunnelProtocol, encryption: "wireguard" },
+    routing: options.routing,
     policy: options.policy ?? DEFAULT_POLICY,
     memberCidrs: options.memberCidrs.length > 0 ? options.memberCidrs : [DEFAULT_MEMBER_CIDR, uniqueLocalCidr(caPin)],
   };

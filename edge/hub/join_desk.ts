@@ -230,12 +230,12 @@ export class JoinDesk {
     if (addresses === undefined) return { refusal: refuse("exhausted", "the mesh has no free address") };
     const identity = this.#core.identityFor(this.#core.labelsOf(grant));
     if (identity === undefined) return { refusal: refuse("exhausted", "the cluster has no free identity") };
-    const underlay = chooseUnderlay(
-      request.localAddress,
+    const underlay = chooseUnderlay(request.localAddress, {
       addresses,
-      settings.memberCidrs,
-      (address) => (model.underlays.get(address) ?? name) !== name,
-    );
+      memberCidrs: settings.memberCidrs,
+      isUsed: (address) => (model.underlays.get(address) ?? name) !== name,
+      isPlain: settings.routing.encryption === "none",
+    });
     const row: MemberDraft = {
       name,
       state: known?.state === "active" || token.approve === "auto" ? "active" : "pending",
@@ -249,6 +249,7 @@ export class JoinDesk {
       namespace: grant.namespace,
       labels: grant.labels,
       namedPorts: request.namedPorts,
+      network: known?.network ?? "",
       aeads: known?.aeads ?? [], // its agent says, when it has found out
       identity: identity.identity,
       joinedAt: known?.tokenId === token.id ? known.joinedAt : this.#core.now(),

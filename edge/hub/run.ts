@@ -8,6 +8,8 @@ import { hostname, networkInterfaces } from "node:os";
 import { equalConstantTime } from "../../src/bytes/compare.ts";
 import { nodeDurableDir } from "../agent/durable_dir.ts";
 import { makeDeviceKeys, x25519PublicKey } from "../agent/device_keys.ts";
+import type { RoutingSettings } from "../../src/mesh/entries.ts";
+import { routingFault } from "../../src/mesh/routing.ts";
 import type { RunningMember } from "../agent/member.ts";
 import type { RunContext } from "../agent/run.ts";
 import { type Identity, MemberStore } from "../agent/store.ts";
@@ -100,10 +102,20 @@ function hubOptionsOf(config: Config) {
     listen: config.listen,
     advertise: config.advertise,
     memberCidrs: config.memberCidrs,
-    tunnelProtocol: config.tunnelProtocol,
+    routing: routingOf(config),
     policy: policySettingsOf(config),
     version: VERSION,
   };
+}
+
+/** @throws EdgeError EDGE_CONFIG_INVALID for settings that do not fit together */
+function routingOf({ routingMode, tunnelProtocol, encryption }: Config): RoutingSettings {
+  const routing = { mode: routingMode, tunnelProtocol, encryption };
+  const fault = routingFault(routing);
+  if (fault === undefined) return routing;
+  throw new EdgeError("EDGE_CONFIG_INVALID", `Cannot run a mesh with these settings: ${fault}`, {
+    fix: "Use --routing-mode tunnel with --encryption none, or leave --encryption out.",
+  });
 }
 
 /** The hub's keys as a member; not those that it signs with. */
@@ -123,15 +135,19 @@ function openIdentity(store: MemberStore): Identity {
 async function putSelf(hub: Hub, identity: Identity, config: Config): Promise<Member> {
   const deviceKey = makeSigner(identity.deviceSeed).publicKey;
   const known = hub.state.members().find((member) => member.isHub && equalConstantTime(member.deviceKey, deviceKey));
+  const endpoints = await endpointsOf(config);
+  // without encryption packets really go to the address in outer headers
+  const isPlain = config.encryption === "none";
   return await hub.state.putHubMember({
     name: known?.name ?? config.name ?? nodeName(),
     deviceKey,
     publicKey: x25519PublicKey(identity.wireguardKey),
-    underlay: "",
-    endpoints: await endpointsOf(config),
+    underlay: isPlain ? parseEndpoint(endpoints[0] ?? "")?.host ?? "" : "",
+    endpoints,
     namespace: config.namespace ?? "default",
     labels: Object.fromEntries(config.labels),
     namedPorts: [],
+    ...(config.network !== undefined && { network: config.network }),
   });
 }
 

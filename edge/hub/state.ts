@@ -142,10 +142,16 @@ export class HubState {
         state: "active",
         isHub: true,
         addresses,
-        underlay: chooseUnderlay(facts.underlay, addresses, settings.memberCidrs, this.#isOthersUnderlay(facts.name)),
+        underlay: chooseUnderlay(facts.underlay, {
+          addresses,
+          memberCidrs: settings.memberCidrs,
+          isUsed: this.#isOthersUnderlay(facts.name),
+          isPlain: settings.routing.encryption === "none",
+        }),
         localAddress: facts.underlay,
         endpoints: endpointsOf(facts.endpoints),
         aeads: known?.aeads ?? [],
+        network: facts.network ?? known?.network ?? "",
         identity: identity.identity,
         joinedAt: known?.joinedAt ?? this.#core.now(),
         tokenId: "",
@@ -196,16 +202,22 @@ export class HubState {
       const row = model.members.get(memberName);
       if (row === undefined || row.state !== "active") return;
       const localAddress = facts.localAddress || row.localAddress;
-      const isOthers = this.#isOthersUnderlay(memberName);
-      const keepsUnderlay = localAddress === row.localAddress;
+      const isPlain = settings.routing.encryption === "none";
+      const chosen = chooseUnderlay(localAddress, {
+        addresses: row.addresses,
+        memberCidrs: settings.memberCidrs,
+        isUsed: this.#isOthersUnderlay(memberName),
+        isPlain,
+      });
+      const isFamilyWrong = row.underlay.includes(":") !== row.addresses[0]!.includes(":");
+      const keepsUnderlay = localAddress === row.localAddress && !isPlain && !isFamilyWrong;
       const draft: MemberDraft = {
         ...row,
         localAddress,
         endpoints: endpointsOf(facts.endpoints),
         aeads: facts.aeads ?? [],
-        underlay: keepsUnderlay
-          ? row.underlay
-          : chooseUnderlay(localAddress, row.addresses, settings.memberCidrs, isOthers),
+        network: facts.network ?? row.network,
+        underlay: keepsUnderlay ? row.underlay : chosen,
       };
       if (isSameMember(row, draft)) return;
       const compare = this.#core.unchanged(MEMBERS_PREFIX + memberName);

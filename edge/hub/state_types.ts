@@ -70,6 +70,8 @@ export interface Member {
   readonly namespace: string;
   readonly labels: Readonly<Record<string, string>>;
   readonly namedPorts: readonly NamedPort[];
+  /** the network that it says it is in, "" = none */
+  readonly network: string;
   /** what its record announces for transport data, beside WireGuard's own */
   readonly aeads: readonly string[];
   readonly identity: number;
@@ -98,6 +100,8 @@ export interface HubMemberFacts {
   readonly namespace: string;
   readonly labels: Readonly<Record<string, string>>;
   readonly namedPorts: readonly NamedPort[];
+  /** absent: as before; "" = none */
+  readonly network?: string;
 }
 
 export interface ConnectionFacts {
@@ -107,6 +111,8 @@ export interface ConnectionFacts {
   readonly localAddress: string;
   /** what it seals transport data with where others do too; absent: WireGuard's own only */
   readonly aeads?: readonly string[];
+  /** the network that it says it is in, "" = none; absent: as before */
+  readonly network?: string;
 }
 
 /** One try to join, kept for the administrator. */

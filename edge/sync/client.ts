@@ -381,7 +381,9 @@ class Stream {
     const { options, sink } = this.#context;
     const aeads = this.#takes.includes("aeads") ? { aeads: this.#context.aeads() } : {};
     const does = this.#takes.includes("does") ? { does: sink()?.evaluate === undefined ? [] : [DOES_DRY_RUN] } : {};
-    return { ...options.report(), localAddress: this.localAddress, ...aeads, ...does };
+    const { network, ...said } = options.report();
+    const where = this.#takes.includes("network") && network !== undefined ? { network } : {};
+    return { ...said, localAddress: this.localAddress, ...aeads, ...does, ...where };
   }
 
   #send(message: MemberMessage): void {

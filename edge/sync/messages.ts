@@ -23,6 +23,7 @@
  */
 import type { EntryValue, StateFrame } from "../../src/mesh/entries.ts";
 import { parseAddress } from "../../src/ip/address.ts";
+import { isNetworkName } from "../../src/mesh/routing.ts";
 import { type DryRunResult, readDryRunResult } from "./dry_run.ts";
 import { parseEndpoint } from "./endpoint.ts";
 
@@ -38,7 +39,7 @@ const MAX_AEADS = 8;
 const MAX_TEXT_CHARS = 255;
 
 /** What a report may hold beyond what every hub has taken from the first: a hub names them in its hello. */
-export const REPORT_FIELDS: readonly string[] = ["aeads", "does"];
+export const REPORT_FIELDS: readonly string[] = ["aeads", "does", "network"];
 /** All that a hub of this release takes beyond what every hub has taken: fields of a report, and messages. */
 export const HUB_TAKES: readonly string[] = [...REPORT_FIELDS, "ping"];
 /** What a member may be asked for, as `does` of its report says. */
@@ -57,6 +58,8 @@ export interface MemberReport {
   readonly aeads?: readonly string[];
   /** what it answers beside state, `DOES_...`; only to a hub that takes it, absent: nothing */
   readonly does?: readonly string[];
+  /** the network that it is in, for hybrid routing; "" = none; only to a hub that takes it, absent: as before */
+  readonly network?: string;
 }
 
 /** Where a member stands in the hub's history. */
@@ -254,14 +257,15 @@ export function readHubMessage(value: unknown): HubMessage | undefined {
 function readReport(value: unknown): MemberReport | undefined {
   const keys = ["endpoints", "localAddress", "wireguardPort", "version", ...REPORT_FIELDS];
   if (!isMap(value) || !hasKeys(value, keys)) return undefined;
-  const { endpoints, localAddress, wireguardPort, version, aeads, does } = value;
+  const { endpoints, localAddress, wireguardPort, version, aeads, does, network } = value;
   if (!Array.isArray(endpoints) || endpoints.length > MAX_ENDPOINTS) return undefined;
   if (!endpoints.every((text) => isText(text) && isAddressAndPort(text))) return undefined;
   if (typeof localAddress !== "string" || (localAddress !== "" && !parseAddress(localAddress))) return undefined;
   if (!isCount(wireguardPort) || wireguardPort < 1 || wireguardPort > 65535 || !isText(version)) return undefined;
   if (aeads !== undefined && !isTexts(aeads, MAX_AEADS, AEAD_NAME)) return undefined;
   if (does !== undefined && !isTexts(does, MAX_TAKES)) return undefined;
-  const more = { ...(aeads && { aeads }), ...(does && { does }) };
+  if (network !== undefined && !(typeof network === "string" && isNetworkName(network))) return undefined;
+  const more = { ...(aeads && { aeads }), ...(does && { does }), ...(network !== undefined && { network }) };
   return { endpoints: endpoints as string[], localAddress, wireguardPort, version, ...more };
 }
 

@@ -52,7 +52,7 @@ async function runHubRole(stateDir: string): Promise<void> {
     listen: "127.0.0.1:0",
     advertise: [],
     memberCidrs: [],
-    tunnelProtocol: "geneve",
+    routing: { mode: "tunnel", tunnelProtocol: "geneve", encryption: "wireguard" },
     version: "bench",
     log: quietLog(),
   });

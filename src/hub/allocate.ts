@@ -173,22 +173,30 @@ export function allocateIdentity(
   return undefined;
 }
 
+/** What `chooseUnderlay` looks at. */
+export interface UnderlayFacts {
+  /** the member's mesh addresses, at least one */
+  readonly addresses: readonly string[];
+  readonly memberCidrs: readonly string[];
+  /** whether another member has it as underlay address */
+  readonly isUsed: (underlay: string) => boolean;
+  /** the mesh has no encryption: datagrams really go to it, and it may be of any family */
+  readonly isPlain: boolean;
+}
+
 /**
  * The member's address in outer headers: its own local address when that is usable and nobody else's in the mesh, else its first
  * mesh address, which is unique by construction. (Cilium wants it unique, not reachable: WireGuard's endpoint is learned.)
+ * Inside WireGuard all of a mesh are of the family of the first mesh address: an envelope has one for both ends.
  *
  * @param localAddress as the member reports it, or ""
- * @param isUsed whether another member has it as underlay address
  */
-export function chooseUnderlay(
-  localAddress: string,
-  addresses: readonly string[],
-  memberCidrs: readonly string[],
-  isUsed: (underlay: string) => boolean,
-): string {
+export function chooseUnderlay(localAddress: string, facts: UnderlayFacts): string {
+  const { addresses, memberCidrs, isUsed, isPlain } = facts;
   const local = parseAddress(localAddress);
   if (local === undefined || !isUnicast(local)) return addresses[0]!;
   if (memberCidrs.some((text) => prefixContains(parsePrefix(text)!, local))) return addresses[0]!;
+  if (!isPlain && local.length !== parseAddress(addresses[0]!)!.length) return addresses[0]!;
   const text = formatAddress(local);
   return isUsed(text) ? addresses[0]! : text;
 }

@@ -62,6 +62,8 @@ export interface MemberRow {
   readonly namedPorts: readonly NamedPort[];
   /** what the member said that it seals with, beside WireGuard's own */
   readonly aeads: readonly string[];
+  /** "" = none */
+  readonly network: string;
   readonly identity: number;
   readonly joinedAt: number;
   /** "" for the hub */
@@ -136,7 +138,8 @@ export function readMemberRow(bytes: Uint8Array): MemberRow | undefined {
   if (!deviceKey || !publicKey || !record || !signature || !addresses?.length || !endpoints || !namedPorts || !labels) {
     return undefined;
   }
-  if (!aeads) return undefined;
+  const network = row["network"] ?? ""; // the same
+  if (!aeads || typeof network !== "string") return undefined;
   if (!isText(name) || !isText(underlay) || !isText(namespace) || typeof isHub !== "boolean") return undefined;
   if (typeof localAddress !== "string" || typeof tokenId !== "string") return undefined;
   if (!isCount(identity) || !isCount(joinedAt) || !isCount(notAfter)) return undefined;
@@ -154,6 +157,7 @@ export function readMemberRow(bytes: Uint8Array): MemberRow | undefined {
     labels,
     namedPorts,
     aeads,
+    network,
     identity,
     joinedAt,
     tokenId,

@@ -235,6 +235,7 @@ export function hubStateSuite(subject: HubUnderTest): void {
           labels: { app: "web", site: "lyon" },
           namedPorts: [],
           aeads: [],
+          network: "",
           identity: 65792,
           notBefore: now - 24 * HOUR,
           notAfter: now + 30 * 24 * HOUR,

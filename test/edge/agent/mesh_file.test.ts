@@ -248,7 +248,12 @@ polcies: []
       /policy\.auditmode.*did you mean "auditMode"/,
     ],
     ["a mode that is none", `${SMALLEST}policy: { enforcementMode: sometimes }\n`, /enforcementMode must be one of/],
-    ["native routing", `${SMALLEST}routing: { mode: native }\n`, /routing.mode must be one of tunnel/],
+    ["a routing mode that is none", `${SMALLEST}routing: { mode: direct }\n`, /routing.mode must be one of tunnel/],
+    [
+      "native routing without encryption",
+      `${SMALLEST}routing: { mode: native, encryption: none }\n`,
+      /routing.encryption cannot be so: mode native needs encryption wireguard/,
+    ],
     ["a policy folder that is not there", `${SMALLEST}policies: [none/]\n`, /cannot be read/],
     ["a policy without a name", `${SMALLEST}policies: [{ kind: NetworkPolicy }]\n`, /needs metadata.name/],
     [

@@ -21,7 +21,7 @@ describe.skipIf(!hasSqlite)("openHub (needs node:sqlite: not on Node before 22)"
       listen: "127.0.0.1:0",
       advertise: [],
       memberCidrs: [],
-      tunnelProtocol: "geneve",
+      routing: { mode: "tunnel", tunnelProtocol: "geneve", encryption: "wireguard" },
       version: "test",
       log: makeLog([]),
       ...more,

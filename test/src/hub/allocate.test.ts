@@ -129,14 +129,23 @@ describe("allocateIdentity", () => {
 });
 
 describe("chooseUnderlay", () => {
-  const choose = (local: string, used: string[] = []) =>
-    chooseUnderlay(local, ["10.9.0.7", "fd09::7"], ["10.9.0.0/16", "fd09::/64"], (address) => used.includes(address));
+  const choose = (local: string, used: string[] = [], isPlain = false) =>
+    chooseUnderlay(local, {
+      addresses: ["10.9.0.7", "fd09::7"],
+      memberCidrs: ["10.9.0.0/16", "fd09::/64"],
+      isUsed: (address) => used.includes(address),
+      isPlain,
+    });
 
   it("takes the local address while it is the only one of its kind", () => {
     expect(choose("192.168.1.20")).toBe("192.168.1.20");
     expect(choose("192.168.1.20", ["192.168.1.20"])).toBe("10.9.0.7");
-    expect(choose("2001:DB8:0::1")).toBe("2001:db8::1");
-    expect(choose("2001:db8::1", ["2001:db8::1"])).toBe("10.9.0.7");
+    expect(choose("2001:DB8:0::1", [], true)).toBe("2001:db8::1");
+    expect(choose("2001:db8::1", ["2001:db8::1"], true)).toBe("10.9.0.7");
+  });
+
+  it("takes one of the other family only where packets really go to it: an envelope has one family", () => {
+    expect(choose("2001:db8::1")).toBe("10.9.0.7");
   });
 
   it.each([
