@@ -21,6 +21,8 @@ export interface StatusDocument {
   readonly state: "starting" | "ready" | "degraded" | "failing";
   /** this member; null until the mesh state names it */
   readonly member: MemberDocument | null;
+  /** how packets go from member to member; null until the mesh state says so */
+  readonly routing: RoutingDocument | null;
   readonly device: DeviceDocument;
   readonly hub: HubDocument;
   readonly mesh: {
@@ -60,6 +62,14 @@ export interface MemberDocument {
   readonly namedPorts: readonly NamedPort[];
   readonly publicKey: string;
   readonly isHub: boolean;
+}
+
+export interface RoutingDocument {
+  readonly mode: "tunnel" | "native" | "hybrid";
+  readonly tunnelProtocol: "geneve" | "vxlan";
+  readonly encryption: "wireguard" | "none";
+  /** the network that this member is in, for hybrid; "" = none */
+  readonly network: string;
 }
 
 /** The TUN device and what the machine gave. */
@@ -107,13 +117,19 @@ export interface PeersDocument {
 }
 
 export interface PeerDocument extends MemberDocument {
-  /** active: has a session; idle: had one; new: never heard of it */
-  readonly state: "active" | "idle" | "new";
+  /** active: has a session; idle: had one; new: never heard of it; unencrypted: the mesh has no sessions */
+  readonly state: "active" | "idle" | "new" | "unencrypted";
+  /** how packets are sent to it */
+  readonly mode: "tunnel" | "native";
+  /** the network that it is in, for hybrid; "" = none */
+  readonly network: string;
   /** where it was last heard; null: not yet known */
   readonly underlayAddr: string | null;
   readonly lastHandshake: string | null;
   readonly rxBytes: number;
   readonly txBytes: number;
+  /** what the session seals with; null: there is none */
+  readonly aead: string | null;
   readonly keepaliveSeconds: number;
   readonly hasPresharedKey: boolean;
   /** prefixes that are routed to it */
@@ -155,13 +171,13 @@ export interface FlowsDocument {
   readonly member: string;
   /** number of the newest flow known: `?since=` it asks for what comes later; 0: none yet */
   readonly newest: number;
-  /** flows after `since` that are gone from the ring already */
+  /** flows after `since` that are gone already */
   readonly lost: number;
   /** oldest first */
   readonly flows: readonly FlowDocument[];
 }
 
-/** A request that a proxy judged, or a packet that was dropped. */
+/** A request that a proxy judged, a packet that was dropped, or a flow that was let through. */
 export interface FlowDocument {
   readonly number: number;
   readonly at: string;
@@ -210,6 +226,23 @@ export interface PoliciesDocument {
   /** look-ups that no rule decided; null while the datapath has not applied this revision */
   readonly undecidedHits: number | null;
   readonly policies: readonly PolicyDocumentState[];
+  /** what policies may refer to; absent: an agent of an older release */
+  readonly cidrGroups?: readonly CidrGroupState[];
+  readonly services?: readonly ServiceState[];
+}
+
+export interface CidrGroupState {
+  readonly name: string;
+  readonly document: Readonly<Record<string, unknown>>;
+}
+
+export interface ServiceState {
+  readonly namespace: string;
+  readonly name: string;
+  readonly labels: Readonly<Record<string, string>>;
+  /** labels of the members behind it; null: the addresses are */
+  readonly selector: Readonly<Record<string, string>> | null;
+  readonly addresses: readonly string[];
 }
 
 export interface PolicyDocumentState {

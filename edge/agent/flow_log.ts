@@ -1,13 +1,16 @@
 /**
- * The newest flows that somebody decided about, for people: requests that a proxy judged, and packets that the datapath dropped.
- * A ring of fixed length with texts of bounded length, so that a flood costs nothing but itself; nothing is allocated before the
- * first entry. `GET /v1/flows` and `edgemesh observe` read it.
+ * The newest flows, for people: requests that a proxy judged, packets that the datapath dropped, flows that it let through.
+ * Rings of fixed length with texts of bounded length, so that a flood costs nothing but itself; nothing is allocated before the
+ * first entry. What the datapath has is taken over when somebody asks. `GET /v1/flows` and `edgemesh observe` read it.
  */
-import type { DropRecord } from "../../src/datapath/control.ts";
+import type { DropRecord, FlowRecord } from "../../src/datapath/control.ts";
 import { FORWARD, nameOfVerdict, REASONS, REDIRECT, type Verdict } from "../../src/verdict.ts";
 import type { DnsFacts, HttpFacts, L7Record } from "../proxy/doors.ts";
 
+/** Requests and drops that are kept. */
 const CAPACITY = 1024;
+/** Flows let through that are kept, apart: they would drive out what is rarer. */
+const FLOW_CAPACITY = 512;
 /** Characters of a text from the network. */
 const MAX_TEXT = 256;
 /** Addresses of one DNS answer. */
@@ -57,13 +60,15 @@ export interface FlowSlice {
 }
 
 export class FlowLog {
-  readonly #ring: FlowEntry[] = [];
+  readonly #judged = new Ring(CAPACITY);
+  readonly #flows = new Ring(FLOW_CAPACITY);
   #newest = 0;
+  #live: ReadonlySet<string> = new Set();
   #drops: readonly DropRecord[] = [];
 
   addL7(record: L7Record): void {
     const { flow, rule, reason, http, dns } = record;
-    this.#add({
+    this.#add(this.#judged, {
       unixMs: record.unixMs,
       type: "L7",
       verdict: wordOf(record.verdict),
@@ -82,24 +87,64 @@ export class FlowLog {
 
   /** Takes what is new in the datapath's ring of drops. @param ring all of it, oldest first */
   addDrops(ring: readonly DropRecord[]): void {
-    for (const drop of newerOf(this.#drops, ring)) this.#add(entryOfDrop(drop));
+    for (const drop of newerOf(this.#drops, ring)) this.#add(this.#judged, entryOfDrop(drop));
     this.#drops = ring;
+  }
+
+  /** Takes those that were not there the last time. @param flows all that are alive, or the newest of them */
+  addFlows(flows: readonly FlowRecord[]): void {
+    const live = new Set<string>();
+    for (const flow of flows) {
+      const key =
+        `${flow.direction} ${flow.protocol} ${flow.source} ${flow.sourcePort} ${flow.destination} ${flow.destinationPort}`;
+      live.add(key);
+      if (!this.#live.has(key)) this.#add(this.#flows, entryOfFlow(flow));
+    }
+    this.#live = live;
   }
 
   /** @param since number of the last entry known; a number from before a restart counts as 0 */
   list(since = 0): FlowSlice {
     const after = since > this.#newest ? 0 : since;
-    const oldest = this.#newest - this.#ring.length + 1;
-    const first = Math.max(after + 1, oldest);
-    const entries: FlowEntry[] = [];
-    for (let number = first; number <= this.#newest; number++) entries.push(this.#ring[(number - 1) % CAPACITY]!);
-    return { newest: this.#newest, lost: after === 0 ? 0 : first - after - 1, entries };
+    const entries = [...this.#judged.after(after), ...this.#flows.after(after)].sort((a, b) => a.number - b.number);
+    return { newest: this.#newest, lost: after === 0 ? 0 : this.#newest - after - entries.length, entries };
   }
 
-  #add(entry: Omit<FlowEntry, "number">): void {
-    const number = ++this.#newest;
-    this.#ring[(number - 1) % CAPACITY] = { number, ...entry };
+  #add(ring: Ring, entry: Omit<FlowEntry, "number">): void {
+    ring.push({ number: ++this.#newest, ...entry });
   }
+}
+
+/** The newest entries, by number. */
+class Ring {
+  readonly #capacity: number;
+  readonly #entries: FlowEntry[] = [];
+  #count = 0;
+
+  constructor(capacity: number) {
+    this.#capacity = capacity;
+  }
+
+  push(entry: FlowEntry): void {
+    this.#entries[this.#count++ % this.#capacity] = entry;
+  }
+
+  after(number: number): FlowEntry[] {
+    return this.#entries.filter((entry) => entry.number > number);
+  }
+}
+
+function entryOfFlow(flow: FlowRecord): Omit<FlowEntry, "number"> {
+  return {
+    unixMs: flow.lastSeenUnixMs,
+    type: "L3_L4",
+    verdict: flow.isRedirected ? "REDIRECTED" : "FORWARDED",
+    direction: flow.direction,
+    source: { address: flow.source, port: flow.sourcePort },
+    destination: { address: flow.destination, port: flow.destinationPort },
+    protocol: flow.protocol,
+    identity: flow.identity,
+  };
 }
 
 function entryOfDrop(drop: DropRecord): Omit<FlowEntry, "number"> {

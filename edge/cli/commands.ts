@@ -151,7 +151,7 @@ export const COMMANDS: readonly CommandSpec[] = [
   },
   {
     path: ["observe"],
-    summary: "show flows that a proxy judged or that were dropped, with the filters of hubble observe",
+    summary: "show flows, drops, and requests that a proxy judged, with the filters of hubble observe",
     scopes: ["client"],
     options: [
       { flag: "last", value: "N", help: "how many of the newest (default: 20, with --follow: 0)" },

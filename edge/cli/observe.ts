@@ -1,6 +1,6 @@
 /**
- * `edgemesh observe`: flows that a proxy judged or that were dropped, with the words of `hubble observe`: one line each, `-o wide`
- * with the rule, `-o json` as Hubble's JSON. What it shows is the agent's ring of the newest 1024.
+ * `edgemesh observe`: flows, dropped packets, and requests that a proxy judged, with the words of `hubble observe`: one line each,
+ * `-o wide` with the rule, `-o json` as Hubble's JSON. What it shows is what the agent's rings have.
  */
 import type { FlowDocument, FlowsDocument } from "../agent/documents.ts";
 import { FLOW_FILTERS } from "../agent/flow_filter.ts";
@@ -80,7 +80,9 @@ function kindOf(flow: FlowDocument): string {
   const isAnswered = flow.verdict === "FORWARDED";
   if (flow.http !== null) return isAnswered ? "http-response" : "http-request";
   if (flow.dns !== null) return `dns-${isAnswered ? "response" : "request"} proxy`;
-  return flow.reason ?? "flow";
+  if (flow.reason !== null) return flow.reason;
+  if (flow.verdict === "REDIRECTED") return "to-proxy";
+  return flow.direction === "ingress" ? "to-endpoint" : "to-network";
 }
 
 function summaryOf(flow: FlowDocument): string {

@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { FlowLog, newerOf } from "../../../edge/agent/flow_log.ts";
 import type { L7Record } from "../../../edge/proxy/doors.ts";
-import type { DropRecord } from "../../../src/datapath/control.ts";
+import type { DropRecord, FlowRecord } from "../../../src/datapath/control.ts";
 import { DROP_POLICY_DENIED, DROP_PROXY_REFUSED, FORWARD, REDIRECT } from "../../../src/verdict.ts";
 
 const REQUEST: L7Record = {
@@ -81,6 +81,35 @@ describe("FlowLog", () => {
       { number: 1, unixMs: 2000, type: "L3_L4", verdict: "DROPPED", drop: "POLICY_DENIED", reason: expect.any(String) },
       { number: 2, unixMs: 3000 },
     ]);
+  });
+
+  it("takes each flow once while it lives, and lets none drive out a request", () => {
+    const log = new FlowLog();
+    const flow = (port: number, isRedirected = false): FlowRecord => ({
+      direction: "egress",
+      source: "10.9.0.2",
+      destination: "10.9.0.3",
+      protocol: 6,
+      sourcePort: port,
+      destinationPort: 80,
+      identity: 7,
+      state: "established",
+      packets: 1,
+      bytes: 40,
+      replyPackets: 1,
+      replyBytes: 40,
+      lastSeenUnixMs: 5000,
+      isRedirected,
+    });
+    log.addL7(REQUEST);
+    log.addFlows([flow(1), flow(2, true)]);
+    log.addFlows([flow(2, true), flow(3)]);
+    log.addFlows([flow(1)]);
+    const words = log.list(1).entries.map(({ verdict, type, source }) => `${verdict} ${type} ${source!.port}`);
+    expect(words).toEqual(["FORWARDED L3_L4 1", "REDIRECTED L3_L4 2", "FORWARDED L3_L4 3", "FORWARDED L3_L4 1"]);
+    log.addFlows(Array.from({ length: 2000 }, (_, port) => flow(port + 10)));
+    expect(log.list().entries[0]).toMatchObject({ number: 1, type: "L7" });
+    expect(log.list(1)).toMatchObject({ newest: 2005, lost: 2004 - 512 });
   });
 
   it("keeps a drop of a packet that could not be read", () => {

@@ -1,22 +1,38 @@
 import { beforeEach, describe, expect, it } from "vitest";
 import type { FlowsDocument } from "../../../edge/agent/documents.ts";
 import { makeApp } from "../../../edge/agent/http.ts";
+import type { Agent } from "../../../edge/agent/agent.ts";
+import { FlowLog } from "../../../edge/agent/flow_log.ts";
+import type { DropRecord, FlowRecord } from "../../../src/datapath/control.ts";
 import { DROP_POLICY_DENIED, DROP_PROXY_REFUSED, FORWARD } from "../../../src/verdict.ts";
-import { entriesOf } from "../../src/mesh/fixtures.ts";
-import { type FakeAgent, makeAgent } from "./fakes.ts";
 
-let fake: FakeAgent;
+const NOW_MS = Date.UTC(2026, 0, 2);
+let flows: FlowLog;
+let drops: DropRecord[];
+let live: FlowRecord[];
 
-beforeEach(async () => {
-  fake = makeAgent();
-  await fake.agent.start();
-  fake.source.sink!.apply({ t: "snapshot", epoch: "e", revision: 5, entries: entriesOf(1, 2, 3) });
+beforeEach(() => {
+  flows = new FlowLog();
+  drops = [];
+  live = [];
 });
+
+/** As much of an agent as is asked. */
+function makeAgent(): Agent {
+  const member = (address: string, identity: number) => ({ addresses: [address], identity });
+  const members = new Map([["edge1/m2", member("10.9.0.2", 65_794)], ["edge1/m3", member("10.9.0.3", 65_795)]]);
+  return {
+    flows,
+    mesh: { members, self: members.get("edge1/m2") },
+    link: { query: () => Promise.resolve({ drops }), flows: () => Promise.resolve(live) },
+    options: { mesh: { selfName: "edge1/m2" } },
+  } as unknown as Agent;
+}
 
 async function ask(
   query: string,
 ): Promise<{ status: number; document: FlowsDocument & { message: string; code: string } }> {
-  const app = makeApp(fake.agent, "loopback", { leave: () => Promise.resolve(undefined) });
+  const app = makeApp(makeAgent(), "loopback", { leave: () => Promise.resolve(undefined) });
   const response = await app.request(`http://x/v1/flows${query}`, { headers: { host: "127.0.0.1:9780" } });
   return { status: response.status, document: await response.json() as never };
 }
@@ -24,8 +40,8 @@ async function ask(
 function addRequest(path: string, verdict = FORWARD): void {
   const from = { address: "10.9.0.3", port: 4000 };
   const to = { address: "10.9.0.2", port: 80 };
-  fake.agent.flows.addL7({
-    unixMs: fake.unixMs,
+  flows.addL7({
+    unixMs: NOW_MS,
     flow: { from, to, protocol: 6, direction: 0, identity: 65_795 },
     kind: "http",
     verdict,
@@ -36,20 +52,17 @@ function addRequest(path: string, verdict = FORWARD): void {
 describe("GET /v1/flows", () => {
   it("names both ends, and puts drops where they belong in time", async () => {
     addRequest("/a");
-    fake.link.snapshot = {
-      ...fake.link.snapshot,
-      drops: [{
-        unixMs: fake.unixMs - 5,
-        direction: "egress",
-        verdict: DROP_POLICY_DENIED,
-        source: "10.9.0.2",
-        destination: "10.9.0.3",
-        protocol: 17,
-        sourcePort: 1,
-        destinationPort: 2,
-        identity: 65_795,
-      }],
-    };
+    drops = [{
+      unixMs: NOW_MS - 5,
+      direction: "egress",
+      verdict: DROP_POLICY_DENIED,
+      source: "10.9.0.2",
+      destination: "10.9.0.3",
+      protocol: 17,
+      sourcePort: 1,
+      destinationPort: 2,
+      identity: 65_795,
+    }];
     const { status, document } = await ask("");
     expect(status).toBe(200);
     expect(document).toMatchObject({

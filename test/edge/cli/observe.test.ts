@@ -59,6 +59,10 @@ describe("flowLine", () => {
       `${start} http-request DROPPED (HTTP/1.1 403 (GET http://shop/a?b); No HTTP rule allows it)`,
     );
     expect(flowLine(DROPPED, false)).toBe(`${start} Policy denied DROPPED (TCP)`);
+    const through = { ...DROPPED, verdict: "FORWARDED", drop: null, reason: null } as const;
+    expect(flowLine(through, false)).toBe(`${start} to-endpoint FORWARDED (TCP)`);
+    expect(flowLine({ ...through, direction: "egress" }, false)).toBe(`${start} to-network FORWARDED (TCP)`);
+    expect(flowLine({ ...through, verdict: "REDIRECTED" }, false)).toBe(`${start} to-proxy REDIRECTED (TCP)`);
     expect(flowLine(ASKED, false)).toBe(
       `${start} dns-response proxy FORWARDED (DNS Answer "192.0.2.1" (Query a.example. A))`,
     );
