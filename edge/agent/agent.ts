@@ -238,7 +238,7 @@ export class Agent {
   #publish(change: MeshChange): void {
     const commands = this.doors.policies.apply(change, this.mesh);
     this.link?.send(commands);
-    if (change.commands.length > 0) this.#alignNetwork();
+    if (change.commands.length > 0 || change.isMembersChanged) this.#alignNetwork();
     this.#reviewHealth();
   }
 

@@ -213,6 +213,7 @@ function peerOf(agent: Agent, record: MemberRecord, live: PeerSnapshot | undefin
     lastHandshake: lastMs > 0 ? timeOf(lastMs) : null,
     rxBytes: live?.rxBytes ?? 0,
     txBytes: live?.txBytes ?? 0,
+    aead: live?.aead ?? null,
     keepaliveSeconds: options.keepaliveSeconds,
     hasPresharedKey: options.presharedKey !== undefined,
     prefixes: agent.mesh.prefixesOf(record),

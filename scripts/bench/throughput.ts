@@ -33,6 +33,7 @@ const { values: options } = parseArgs({
     form: { type: "string", default: "binary" },
     "min-ratio": { type: "string" },
     aead: { type: "string", default: "auto" },
+    "member-aead": { type: "string", default: "aegis128l,aes256gcm" },
     json: { type: "string" },
   },
 });
@@ -40,6 +41,8 @@ if (!FORMS.includes(options.form as Form)) {
   throw new RangeError(`Cannot measure form "${options.form}": expected ${FORMS.join(", ")}`);
 }
 process.env["EDGEMESH_FORM"] = options.form;
+/** edgemesh is measured with WireGuard's own AEAD, and with each of these */
+const memberAeads = options["member-aead"].split(",").filter((name) => name !== "");
 const rounds = Number(options.rounds);
 const seconds = Number(options.seconds);
 
@@ -65,12 +68,25 @@ async function measure(): Promise<boolean> {
   console.log(`no tunnel                ${bare.gigabitsPerSecond.toFixed(2).padStart(7)} Gbit/s`);
   const ours: Round[] = [];
   const theirs: Round[] = [];
+  const members: Record<string, Round[]> = Object.fromEntries(memberAeads.map((name) => [name, []]));
   for (let round = 1; round <= rounds; round++) {
-    ours.push(await runRound(`edgemesh, round ${round}`, () => startEdgemesh(a, b)));
+    ours.push(await runRound(`edgemesh, round ${round}`, () => startEdgemesh(a, b, [])));
+    for (const name of memberAeads) {
+      members[name]!.push(await runRound(`${name}, round ${round}`, () => startEdgemesh(a, b, [name])));
+    }
     theirs.push(await runRound(`wireguard-go, round ${round}`, () => startWireguardGo(a, b)));
   }
   const speed = (of: readonly Round[]): number => median(of.map(({ gigabitsPerSecond }) => gigabitsPerSecond));
   const ratio = speed(ours) / speed(theirs);
+  for (const name of memberAeads) {
+    const found = speed(members[name]!);
+    console.log(
+      `${`${name}, members`.padEnd(24)} ${found.toFixed(2)} Gbit/s: ${
+        (found / speed(theirs)).toFixed(2)
+      } of wireguard-go, ` +
+        `${(found / speed(ours)).toFixed(2)} of edgemesh with ChaCha20-Poly1305`,
+    );
+  }
   const worst = (pick: (round: Round) => number): string => `${(Math.max(...ours.map(pick)) / MEGABYTE).toFixed(1)} MB`;
   console.log(
     `median                   ${speed(ours).toFixed(2)} against ${speed(theirs).toFixed(2)} Gbit/s: ratio ${
@@ -87,7 +103,13 @@ async function measure(): Promise<boolean> {
   if (options.json) {
     writeFileSync(
       options.json,
-      `${JSON.stringify({ form: options.form, cpu: cpus()[0]?.model, seconds, bare, ours, theirs, ratio }, null, 2)}\n`,
+      `${
+        JSON.stringify(
+          { form: options.form, cpu: cpus()[0]?.model, seconds, bare, ours, members, theirs, ratio },
+          null,
+          2,
+        )
+      }\n`,
     );
   }
   const wanted = Number(options["min-ratio"] ?? 0);
@@ -112,11 +134,12 @@ async function runRound(name: string, start: () => Promise<Pair>): Promise<Round
   }
 }
 
-async function startEdgemesh(a: End, b: End): Promise<Pair> {
+/** @param aeads what both ends announce beside WireGuard's own AEAD */
+async function startEdgemesh(a: End, b: End, aeads: readonly string[]): Promise<Pair> {
   const flags = ["--aead", options.aead];
   const [first, second] = [
-    await startFromMesh(lab, a, [{ end: b, endpoint: `${lab.node("b").ip4}:51871` }], { flags }),
-    await startFromMesh(lab, b, [{ end: a, endpoint: `${lab.node("a").ip4}:51871` }], { flags }),
+    await startFromMesh(lab, a, [{ end: b, endpoint: `${lab.node("b").ip4}:51871` }], { flags, aeads }),
+    await startFromMesh(lab, b, [{ end: a, endpoint: `${lab.node("a").ip4}:51871` }], { flags, aeads }),
   ];
   await reaches(lab, "a", b.mesh4);
   return { target: b.mesh4, programs: [first.process!, second.process!] };

@@ -70,12 +70,15 @@ export async function startFromMesh(
     readonly flags?: readonly string[];
     readonly policies?: readonly string[];
     readonly env?: Readonly<Record<string, string>>;
+    /** what all nodes of the file announce for transport data beside WireGuard's own */
+    readonly aeads?: readonly string[];
     /** starts the program; by default the form under test */
     readonly command?: readonly string[];
   } = {},
 ): Promise<Agent> {
   const agent = new Agent(lab, self.name, options.command);
   const { dir } = agent.node;
+  const aeads = options.aeads ?? [];
   writeSecret(join(dir, "own.key"), self.privateKey);
   const lines = [
     "node:",
@@ -87,6 +90,7 @@ export async function startFromMesh(
     `  listenPort: ${self.port}`,
     `  identity: ${self.identity}`,
     `  labels: { app: ${self.name} }`,
+    `  aeads: [${aeads.join(", ")}]`,
     "peers:",
   ];
   for (const { end, psk, endpoint, persistentKeepalive } of peers) {
@@ -98,6 +102,7 @@ export async function startFromMesh(
       `    addresses: [${end.mesh4}/32, "${end.mesh6}/128"]`,
       `    identity: ${end.identity}`,
       `    labels: { app: ${end.name} }`,
+      `    aeads: [${aeads.join(", ")}]`,
     );
     if (psk !== undefined) {
       writeSecret(join(dir, `${end.name}.psk`), psk);

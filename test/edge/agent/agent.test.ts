@@ -5,7 +5,7 @@ import { describe, expect, it } from "vitest";
 import { type DurableDir, nodeDurableDir } from "../../../edge/agent/durable_dir.ts";
 import { EdgeError } from "../../../edge/errors.ts";
 import type { EntryValue } from "../../../src/mesh/entries.ts";
-import { entriesOf, NOW_MS, SETTINGS } from "../../src/mesh/fixtures.ts";
+import { entriesOf, entryOf, memberOf, NOW_MS, SETTINGS } from "../../src/mesh/fixtures.ts";
 import { type FakeAgent, makeAgent } from "./fakes.ts";
 
 const settle = async () => {
@@ -43,6 +43,30 @@ describe("Agent", () => {
     expect(fake.network.mtuBytes).toBe(1355);
     expect(fake.notified.at(-1)).toBe("READY=1");
   });
+
+  it("tells its source what the datapath can seal with, and leaves AEGIS-128L's longer tag room when its record says so", async () => {
+    const fake = makeAgent();
+    await fake.agent.start();
+    expect(fake.source.announced).toEqual(["aegis128l", "aes256gcm"]);
+    const putSelf = (revision: number, aeads: readonly string[]) =>
+      fake.source.sink!.apply({ t: "delta", revision, puts: [entryOf(memberOf(2, { aeads }))], deletes: [] });
+    fake.source.sink!.apply(snapshotOf(1, 1, 2, 3));
+    expect(fake.network.mtuBytes).toBe(1355);
+    putSelf(2, ["aegis128l", "aes256gcm"]);
+    expect([fake.network.mtuBytes, fake.agent.mtuBytes]).toEqual([1354, 1354]);
+    putSelf(3, ["aes256gcm"]); // a tag like WireGuard's own
+    expect(fake.network.mtuBytes).toBe(1355);
+  });
+
+  it.each([[1280, ["aes256gcm"]], [1300, ["aes256gcm"]], [1281, ["aegis128l", "aes256gcm"]]])(
+    "does not give the last octet that IPv6 needs for AEGIS-128L: with an MTU of %d it announces %j",
+    async (mtu, aeads) => {
+      const fake = makeAgent();
+      (fake.agent.options.datapath as { mtu: number }).mtu = mtu;
+      await fake.agent.start();
+      expect(fake.source.announced).toEqual(aeads);
+    },
+  );
 
   it("runs from disk, marked stale, when the hub is away at start", async () => {
     const path = mkdtempSync(join(tmpdir(), "edgemesh-agent-"));

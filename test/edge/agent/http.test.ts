@@ -122,6 +122,7 @@ describe("documents", () => {
         rxBytes: 10,
         txBytes: 20,
         hasSession: true,
+        aead: "aegis128l",
       }],
       flows: 0,
       policyRevision: 1,

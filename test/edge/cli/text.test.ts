@@ -80,6 +80,7 @@ const PEERS: PeersDocument = {
     lastHandshake: "2026-01-01T00:00:00.000Z",
     rxBytes: 2048,
     txBytes: 10,
+    aead: "aegis128l",
     keepaliveSeconds: 25,
     hasPresharedKey: true,
     prefixes: ["10.9.0.2/32"],

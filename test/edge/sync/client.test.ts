@@ -8,7 +8,8 @@ import { encodeFrame } from "../../../edge/sync/frames.ts";
 import { joinHub } from "../../../edge/sync/join_client.ts";
 import { timeMessageOf } from "../../../edge/sync/messages.ts";
 import type { SourceStatus, StateSink } from "../../../edge/sync/source.ts";
-import type { StateFrame } from "../../../src/mesh/entries.ts";
+import { decodeMsgpack } from "../../../edge/sync/msgpack.ts";
+import type { MemberRecord, SignedRecord, StateFrame } from "../../../src/mesh/entries.ts";
 import { makeLog, type Relay, startRelay, startTestHub, type TestHub } from "../../support/hub.ts";
 
 const POLICY = {
@@ -130,6 +131,26 @@ describe("HubClient", () => {
     const resumed = sink.frames.slice(before);
     expect(resumed.every(({ t }) => t === "delta")).toBe(true);
     expect(resumed.flatMap(keysOf)).toEqual([POLICY_KEY]);
+  });
+
+  it("says what it seals with, now and after the connection was lost, and the hub signs it", async () => {
+    const { client, sink } = await joined("pi-1");
+    const other = await joined("pi-2");
+    await sink.until(sink.isState("synced"));
+    const aeadsOf = (entry: unknown) => (decodeMsgpack((entry as SignedRecord).record) as MemberRecord).aeads;
+    const seen = () =>
+      other.sink.frames.flatMap((frame) => frame.t === "snapshot" ? frame.entries : frame.puts)
+        .filter(([key]) => key === "member/lab/pi-1").map(([, entry]) => aeadsOf(entry)).at(-1);
+    client.announce(["aegis128l", "aes256gcm"]);
+    await other.sink.until(() => seen()?.length === 2);
+    expect(seen()).toEqual(["aegis128l", "aes256gcm"]);
+    relay.isDown = true;
+    relay.cut();
+    await sink.until(sink.isState("offline"));
+    client.announce(["aes256gcm"]); // nobody is there to hear it
+    relay.isDown = false;
+    await other.sink.until(() => seen()?.length === 1);
+    expect(seen()).toEqual(["aes256gcm"]);
   });
 
   it("gets a snapshot when its history is another one", async () => {

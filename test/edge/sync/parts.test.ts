@@ -115,6 +115,8 @@ describe("messages", () => {
     const report = { endpoints: ["192.0.2.1:51871"], localAddress: "", wireguardPort: 51871, version: "1" };
     const read = (changes: object) => readMemberMessage({ t: "report", report: { ...report, ...changes } });
     expect(read({})).toEqual({ t: "report", report });
+    const aeads = ["aegis128l", "of-a-later-release"];
+    expect(read({ aeads })).toEqual({ t: "report", report: { ...report, aeads } });
     const wrong = [
       { endpoints: ["hub.example:1"] },
       { endpoints: ["192.0.2.1"] },
@@ -125,6 +127,10 @@ describe("messages", () => {
       { wireguardPort: 65536 },
       { version: "" },
       { extra: 1 },
+      { aeads: "aegis128l" },
+      { aeads: ["AEGIS"] },
+      { aeads: new Array(9).fill("a") },
+      { aeads: null },
     ];
     for (const changes of wrong) expect(read(changes), JSON.stringify(changes)).toBeUndefined();
   });
