@@ -5,6 +5,7 @@ import { type Direction, EGRESS, INGRESS } from "../../src/datapath/counters.ts"
 import { formatAddress, parseAddress } from "../../src/ip/address.ts";
 import { formatUnderlayAddr } from "../../src/ip/underlay_addr.ts";
 import type { MemberRecord } from "../../src/mesh/entries.ts";
+import { modeBetween, networkOf } from "../../src/mesh/routing.ts";
 import { nameOfVerdict, REASONS } from "../../src/verdict.ts";
 import type { Agent } from "./agent.ts";
 import {
@@ -20,6 +21,7 @@ import {
   type PingDocument,
   type PoliciesDocument,
   type PolicyDocumentState,
+  type RoutingDocument,
   type RuleState,
   type StatusDocument,
   type TrafficDocument,
@@ -53,6 +55,7 @@ export async function statusOf(agent: Agent): Promise<StatusDocument> {
     version: agent.options.version,
     state: stateOf(agent),
     member: self === undefined ? null : memberOf(self),
+    routing: routingOf(agent),
     device: deviceOf(agent),
     hub: hubOf(agent),
     mesh: {
@@ -150,7 +153,16 @@ export async function policiesOf(agent: Agent): Promise<PoliciesDocument> {
     settings: settings === undefined ? null : { cluster: settings.cluster.name, ...settings.policy },
     undecidedHits: areOfThisRevision ? ruleHits[0] ?? 0 : null,
     policies: states.sort((a, b) => keyOf(a) < keyOf(b) ? -1 : 1),
+    cidrGroups: [...agent.mesh.cidrGroups].sort(byKey).map(([name, document]) => ({ name, document })),
+    services: [...agent.mesh.services].sort(byKey).map(([key, { labels, selector, addresses }]) => {
+      const [namespace = "", name = ""] = key.split("/");
+      return { namespace, name, labels, selector: selector ?? null, addresses };
+    }),
   };
+}
+
+function byKey([a]: readonly [string, unknown], [b]: readonly [string, unknown]): number {
+  return a < b ? -1 : 1;
 }
 
 /**
@@ -206,10 +218,14 @@ function memberOf(record: MemberRecord): MemberDocument {
 function peerOf(agent: Agent, record: MemberRecord, live: PeerSnapshot | undefined): PeerDocument {
   const options = agent.options.mesh.peerOptions(record);
   const lastMs = live?.lastHandshakeUnixMs ?? 0;
+  const { settings } = agent.mesh;
+  const isPlain = settings?.routing.encryption === "none";
   return {
     ...memberOf(record),
-    state: live?.hasSession ? "active" : lastMs > 0 ? "idle" : "new",
-    underlayAddr: live?.endpoint === undefined ? record.endpoints[0] ?? null : formatUnderlayAddr(live.endpoint),
+    state: isPlain ? "unencrypted" : live?.hasSession ? "active" : lastMs > 0 ? "idle" : "new",
+    mode: settings === undefined ? "tunnel" : modeBetween(agent.mesh.self, record, settings.routing),
+    network: networkOf(record),
+    underlayAddr: isPlain ? record.underlay : underlayAddrOf(record, live),
     lastHandshake: lastMs > 0 ? timeOf(lastMs) : null,
     rxBytes: live?.rxBytes ?? 0,
     txBytes: live?.txBytes ?? 0,
@@ -218,6 +234,17 @@ function peerOf(agent: Agent, record: MemberRecord, live: PeerSnapshot | undefin
     hasPresharedKey: options.presharedKey !== undefined,
     prefixes: agent.mesh.prefixesOf(record),
   };
+}
+
+function underlayAddrOf(record: MemberRecord, live: PeerSnapshot | undefined): string | null {
+  return live?.endpoint === undefined ? record.endpoints[0] ?? null : formatUnderlayAddr(live.endpoint);
+}
+
+function routingOf(agent: Agent): RoutingDocument | null {
+  const { settings, self } = agent.mesh;
+  if (settings === undefined) return null;
+  const { mode, tunnelProtocol, encryption } = settings.routing;
+  return { mode, tunnelProtocol, encryption, network: self === undefined ? "" : networkOf(self) };
 }
 
 function deviceOf(agent: Agent): DeviceDocument {

@@ -3,6 +3,7 @@ import type { Labels } from "../../src/identity/labels.ts";
 import { labelsOfMember } from "../../src/identity/member_labels.ts";
 import { RESERVED_LABELS } from "../../src/identity/reserved.ts";
 import { parseAddress } from "../../src/ip/address.ts";
+import { readCidrGroup } from "../../src/policy/read_cidr_group.ts";
 import type {
   IdentitiesDocument,
   MemberDocument,
@@ -54,6 +55,17 @@ export async function readAgentWorld(agent: AgentReader): Promise<AgentWorld> {
     settings: { cluster, policy: settings },
     endpoints: [...new Set(named.values())],
     policies: read,
+    groups: (policies.cidrGroups ?? []).flatMap(({ document }) => {
+      const result = readCidrGroup(document);
+      return "group" in result ? [result.group] : [];
+    }),
+    services: (policies.services ?? []).map(({ namespace, name, labels, selector, addresses }) => ({
+      namespace,
+      name,
+      labels,
+      ...(selector !== null && { selector }),
+      addresses: addresses.flatMap((text) => parseAddress(text) ?? []),
+    })),
   });
   for (const [identity, labels] of RESERVED_LABELS) {
     const ref = Object.keys(labels)[0]!;

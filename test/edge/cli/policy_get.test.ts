@@ -13,7 +13,13 @@ const DOCUMENT: PoliciesDocument = {
   isReady: true,
   revision: 4,
   enforcement: { ingress: true, egress: false },
-  settings: null,
+  settings: {
+    cluster: "lab",
+    enforcementMode: "always",
+    defaultLocalCluster: true,
+    allowLocalhost: "always",
+    auditMode: true,
+  },
   undecidedHits: 7,
   policies: [{
     kind: "CiliumNetworkPolicy",
@@ -29,6 +35,11 @@ const DOCUMENT: PoliciesDocument = {
     }],
     document: {},
   }],
+  cidrGroups: [{ name: "office", document: { spec: { externalCIDRs: ["192.0.2.0/24", "2001:db8::/32"] } } }],
+  services: [
+    { namespace: "shop", name: "db", labels: {}, selector: { app: "db" }, addresses: [] },
+    { namespace: "shop", name: "old", labels: {}, selector: null, addresses: [] },
+  ],
 };
 
 const server = createServer((_, response) => response.end(JSON.stringify(DOCUMENT)));
@@ -47,12 +58,19 @@ async function get(output: string): Promise<string> {
 it("policy get lists policies; -o wide each rule with its hits, and what no rule decided", async () => {
   expect(await get("text")).not.toContain("HITS");
   const lines = (await get("wide")).split("\n");
-  expect(lines[0]).toBe("revision 4: ingress closed but for rules, egress open");
+  expect(lines[0]).toBe(
+    "revision 4: ingress closed but for rules, egress open; audit mode: nothing is dropped, only reported; enforcement always",
+  );
   expect(lines.slice(4)).toEqual([
     "POLICY                        RULE                 ACTION  HITS",
     "CiliumNetworkPolicy shop/web  spec.ingress[0]      allow   41",
     "CiliumNetworkPolicy shop/web  spec.ingressDeny[0]  deny    ?",
     "no rule                       -                    -       7",
+    "",
+    "KIND             NAMESPACE  NAME    MEANS",
+    "CiliumCIDRGroup  -          office  192.0.2.0/24, 2001:db8::/32",
+    "Service          shop       db      members with app=db",
+    "Service          shop       old     nobody",
     "",
   ]);
   expect(JSON.parse(await get("json")).policies[0].rules[0].hits).toBe(41);

@@ -75,3 +75,45 @@ it("counts of rules come with the revision that they belong to", async () => {
   expect(after.undecidedHits).toBe(3);
   expect(after.policies[0]!.rules).toEqual([{ path: "spec.ingress[0]", verdict: "allow", hits: 41 }]);
 });
+
+it("CIDR groups and services that a policy means are those of the agent", async () => {
+  const fake = makeAgent();
+  await fake.agent.start();
+  const policy = {
+    apiVersion: "cilium.io/v2",
+    kind: "CiliumNetworkPolicy",
+    metadata: { name: "out", namespace: "default" },
+    spec: {
+      endpointSelector: { matchLabels: { app: "app2" } },
+      egress: [
+        { toCIDRSet: [{ cidrGroupRef: "office" }] },
+        { toServices: [{ k8sService: { serviceName: "db", namespace: "shop" } }] },
+      ],
+    },
+  };
+  const office = {
+    apiVersion: "cilium.io/v2",
+    kind: "CiliumCIDRGroup",
+    metadata: { name: "office" },
+    spec: { externalCIDRs: ["192.0.2.0/24"] },
+  };
+  fake.source.sink!.apply({
+    t: "snapshot",
+    epoch: "e",
+    revision: 5,
+    entries: [
+      ...entriesOf(1, 2, 3),
+      ["policy/CiliumNetworkPolicy/default/out", policy],
+      ["cidrgroup/office", office],
+      ["service/shop/db", { labels: {}, addresses: ["198.51.100.7"] }],
+    ],
+  });
+  const { world, named } = await readAgentWorld(readerOf(fake));
+  const verdictTo = (address: Uint8Array) => {
+    const flow = { from: named.get("m2")!, to: { address }, protocol: 6, port: 443, side: "both" as const };
+    return traceFlow(world, flow).verdict;
+  };
+  expect(verdictTo(Uint8Array.of(192, 0, 2, 9))).toBe("allow");
+  expect(verdictTo(Uint8Array.of(198, 51, 100, 7))).toBe("allow");
+  expect(verdictTo(Uint8Array.of(198, 51, 100, 8))).toBe("deny");
+});
