@@ -194,14 +194,18 @@ export const COMMANDS: readonly CommandSpec[] = [
   },
   {
     path: ["delete"],
-    summary: "delete policies and namespaces from the hub",
+    summary: "delete policies, CIDR groups, services and namespaces from the hub",
     args: [
       { name: "kind", help: "kind of the object", isOptional: true },
       { name: "name", help: "its name", isOptional: true },
     ],
     scopes: ["client", "hubClient"],
-    options: [NAMESPACE, FILES],
-    examples: ["delete NetworkPolicy web -n prod", "delete -f policies/"],
+    options: [
+      NAMESPACE,
+      FILES,
+      { flag: "dry-run", help: "say which recent flows of members that would drop, and delete nothing" },
+    ],
+    examples: ["delete NetworkPolicy web -n prod", "delete cnp web -n prod --dry-run", "delete -f policies/"],
     load: async () => (await import("./objects.ts")).remove,
   },
   {

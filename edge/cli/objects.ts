@@ -4,7 +4,8 @@
 import { API_VERSION } from "../agent/documents.ts";
 import { EdgeError, EXIT_FAILED, EXIT_OK } from "../errors.ts";
 import { isNamespaced, kindOf } from "../kinds.ts";
-import type { ApplyAnswer, KubernetesObject } from "../sync/admin_client.ts";
+import type { AdminClient, AdminObjectName, KubernetesObject } from "../sync/admin_client.ts";
+import type { DryRunReport } from "../sync/dry_run.ts";
 import { type CommandContext, optionOf } from "./context.ts";
 import { dryRunText } from "./dry_run.ts";
 import { hubClient } from "./hub_client.ts";
@@ -25,16 +26,19 @@ export async function apply(context: CommandContext): Promise<number> {
       const place = placed[index]?.place ?? "";
       terminal.err(`edgemesh: ${clean(place)}: ${clean(object)}: ${clean(message)}\n`);
     }
-    if (isOk && isDryRun) terminal.out(dryRunOf(answer));
+    const changesNamespace = answer.applied.some(({ kind, action }) => kind === "Namespace" && action !== "unchanged");
+    if (isOk && isDryRun) terminal.out(dryRunOf(answer.dryRun, changesNamespace));
     if (!isOk) terminal.err("  Nothing was applied. Correct what is named above, and apply again.\n");
   }
   return isOk ? EXIT_OK : EXIT_FAILED;
 }
 
-function dryRunOf({ dryRun }: ApplyAnswer): string {
-  return dryRun === undefined
-    ? "what would be newly dropped is not known: the hub is of an older release, or busy with other dry runs\n"
-    : dryRunText(dryRun);
+function dryRunOf(dryRun: DryRunReport | undefined, changesNamespace: boolean): string {
+  if (dryRun === undefined) {
+    return "what would be newly dropped is not known: the hub is of an older release, or busy with other dry runs\n";
+  }
+  const note = "labels of namespaces are not looked at: they give members other identities\n";
+  return dryRunText(dryRun) + (changesNamespace ? note : "");
 }
 
 export async function get(context: CommandContext): Promise<number> {
@@ -62,7 +66,7 @@ export async function get(context: CommandContext): Promise<number> {
 export async function remove(context: CommandContext): Promise<number> {
   const client = hubClient(context.loaded.config);
   const [kindText, name] = context.args;
-  const wanted: { kind: string; namespace: string; name: string }[] = [];
+  const wanted: AdminObjectName[] = [];
   if (context.options.has("filename")) {
     wanted.push(...(await readObjects(context, "delete")).map(({ document }) => placeOf(document)));
   }
@@ -74,6 +78,7 @@ export async function remove(context: CommandContext): Promise<number> {
   if (wanted.length === 0) {
     throw new EdgeError("EDGE_USAGE", "Cannot delete: neither an object nor a file was named");
   }
+  if (context.options.has("dry-run")) return await tryRemoval(context, client, wanted);
   for (const { kind, namespace, name } of wanted) {
     await client.deleteObject(kind, namespace, name);
     context.terminal.out(`${clean(nameOf(kind, namespace, name))} deleted\n`);
@@ -81,7 +86,25 @@ export async function remove(context: CommandContext): Promise<number> {
   return EXIT_OK;
 }
 
-function placeOf(object: KubernetesObject): { kind: string; namespace: string; name: string } {
+async function tryRemoval(
+  { terminal, loaded: { config } }: CommandContext,
+  client: AdminClient,
+  wanted: readonly AdminObjectName[],
+): Promise<number> {
+  const answer = await client.deleteDryRun(wanted);
+  const missing = answer.missing[0];
+  if (missing !== undefined) throw notFound(missing.kind, missing.name);
+  if (await printDocument(terminal, config.output, { apiVersion: API_VERSION, kind: "DeleteResult", ...answer })) {
+    return EXIT_OK;
+  }
+  for (const { kind, namespace, name } of wanted) {
+    terminal.out(`${clean(nameOf(kind, namespace, name))} deleted (dry run)\n`);
+  }
+  terminal.out(dryRunOf(answer.dryRun, wanted.some(({ kind }) => kind === "Namespace")));
+  return EXIT_OK;
+}
+
+function placeOf(object: KubernetesObject): AdminObjectName {
   const { kind, metadata } = object as { kind?: unknown; metadata?: { name?: unknown; namespace?: unknown } };
   const kindText = String(kind ?? "");
   const namespace = isNamespaced(kindText) ? String(metadata?.namespace ?? "default") : "";

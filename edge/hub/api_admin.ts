@@ -8,6 +8,7 @@
  *     POST   /members/:name/approve       POST /members/:name/revoke
  *     POST   /apply                       GET /objects?kind=&namespace=
  *     DELETE /objects?kind=&namespace=&name=
+ *     POST   /delete-dry-run
  *     GET    /audit?limit=
  */
 import { createHash, timingSafeEqual } from "node:crypto";
@@ -15,10 +16,16 @@ import type { Context, Next } from "hono";
 import { Hono } from "hono";
 import * as v from "valibot";
 import type { Log } from "../../src/ports.ts";
-import type { AdminConnection, AdminMember, AdminStatus, ApplyAnswer } from "../sync/admin_client.ts";
+import type {
+  AdminConnection,
+  AdminMember,
+  AdminStatus,
+  ApplyAnswer,
+  DeleteDryRunAnswer,
+} from "../sync/admin_client.ts";
 import type { DryRunReport } from "../sync/dry_run.ts";
 import { parseEndpoint } from "../sync/endpoint.ts";
-import type { DryRunPuts } from "./dry_runs.ts";
+import type { DryRunPuts, DryRuns } from "./dry_runs.ts";
 import { FailureLimiter } from "./limits.ts";
 import type { CreateTokenOptions, HubState, Member } from "./state.ts";
 import type { ConnectionInfo, Remote } from "./sync_server.ts";
@@ -47,6 +54,7 @@ export interface AdminApiOptions {
     | "apply"
     | "get"
     | "delete"
+    | "previewDelete"
     | "audit"
   >;
   /** secret */
@@ -56,7 +64,7 @@ export interface AdminApiOptions {
   readonly advertise: () => readonly string[];
   readonly status: () => AdminStatus;
   /** asks the members what a change would newly drop */
-  readonly dryRun: (puts: DryRunPuts, members: readonly string[]) => Promise<DryRunReport | undefined>;
+  readonly dryRun: DryRuns["run"];
   readonly connectionOf: (memberName: string) => ConnectionInfo | undefined;
   readonly log: Log;
   /** monotonic */
@@ -83,6 +91,17 @@ const TOKEN_REQUEST = v.strictObject({
 const APPLY_REQUEST = v.strictObject({
   documents: v.pipe(v.array(v.unknown()), v.maxLength(10_000)),
   dryRun: v.optional(v.boolean()),
+});
+
+const DELETE_REQUEST = v.strictObject({
+  objects: v.pipe(
+    v.array(v.strictObject({
+      kind: v.pipe(v.string(), v.maxLength(63)),
+      namespace: v.pipe(v.string(), v.maxLength(63)),
+      name: v.pipe(v.string(), v.maxLength(253)),
+    })),
+    v.maxLength(10_000),
+  ),
 });
 
 const EMPTY_REQUEST = v.strictObject({});
@@ -200,10 +219,17 @@ function addObjects(app: Hono, options: AdminApiOptions): void {
     }
     const { puts = [], ...result } = outcome;
     if (!dryRun) log.info("applied", { objects: result.applied.length, revision: result.revision });
-    const report = dryRun ? await askMembers(options, puts) : undefined;
+    const report = dryRun ? await askMembers(options, puts, []) : undefined;
     return reply(c, { ...result, errors: [], ...(report && { dryRun: report }) } satisfies ApplyAnswer);
   });
   app.get("/objects", (c) => reply(c, { objects: state.get(c.req.query("kind"), c.req.query("namespace")) }));
+  app.post("/delete-dry-run", async (c) => {
+    const body = await readBody(c, DELETE_REQUEST, MAX_APPLY_BYTES);
+    if ("answer" in body) return body.answer;
+    const { missing, puts, deletes } = state.previewDelete(body.value.objects);
+    const report = await askMembers(options, puts, deletes);
+    return reply(c, { missing, ...(report && { dryRun: report }) } satisfies DeleteDryRunAnswer);
+  });
   app.delete("/objects", async (c) => {
     const { kind, namespace = "", name } = c.req.query();
     if (!kind || !name) return fault(c, 400, "bad-request", "kind and name: must be given");
@@ -214,9 +240,17 @@ function addObjects(app: Hono, options: AdminApiOptions): void {
 }
 
 /** Nobody is asked about nothing. */
-async function askMembers({ state, dryRun }: AdminApiOptions, puts: DryRunPuts): Promise<DryRunReport | undefined> {
-  if (puts.length === 0) return { members: [] };
-  return await dryRun(puts, state.members().filter((member) => member.state === "active").map(({ name }) => name));
+async function askMembers(
+  { state, dryRun }: AdminApiOptions,
+  puts: DryRunPuts,
+  deletes: readonly string[],
+): Promise<DryRunReport | undefined> {
+  if (puts.length === 0 && deletes.length === 0) return { members: [] };
+  return await dryRun(
+    puts,
+    deletes,
+    state.members().filter((member) => member.state === "active").map(({ name }) => name),
+  );
 }
 
 function memberOf(member: Member, connection: ConnectionInfo | undefined): Record<keyof AdminMember, unknown> {

@@ -29,8 +29,8 @@ import {
   readObject,
   SERVICE,
 } from "./read_objects.ts";
-import { changedServices, serviceFault } from "./service_changes.ts";
-import type { AppliedObject, ApplyFault, ApplyResult } from "./state_types.ts";
+import { changedServices, serviceFault, servicesWithout } from "./service_changes.ts";
+import type { AppliedObject, ApplyFault, ApplyResult, DeletePreview, ObjectName } from "./state_types.ts";
 import type { StoreOp } from "./store.ts";
 
 /** Objects of one `apply`. */
@@ -175,6 +175,19 @@ export class HubObjects {
     return wanted.sort(([a], [b]) => a < b ? -1 : 1).map(([, document]) => document);
   }
 
+  /** What members would be sent, were these deleted; not that a namespace gives its members other identities. */
+  previewDelete(objects: readonly ObjectName[]): DeletePreview {
+    const { model } = this.#core;
+    const keyOf = ({ kind, namespace, name }: ObjectName) =>
+      keyOfObject(kind, isNamespaced(kind) ? namespace : "", name);
+    const missing = objects.filter((object) => model.revisionOf(keyOf(object)) === 0);
+    const found = objects.filter((object) => !missing.includes(object));
+    const deletes = found.filter(({ kind }) => kind !== NAMESPACE && kind !== ENDPOINT_SLICE).map(entryKeyOf);
+    const services = servicesWithout(model, found.filter(({ kind }) => kind === ENDPOINT_SLICE));
+    const puts = [...services].map(([name, entry]) => [`service/${name}`, entry] as const);
+    return { missing, puts: puts.filter(([key]) => !deletes.includes(key)), deletes };
+  }
+
   /** @returns false when there is no such object */
   async delete(kind: string, namespace: string, name: string): Promise<boolean> {
     const key = keyOfObject(kind, isNamespaced(kind) ? namespace : "", name);
@@ -192,6 +205,12 @@ export class HubObjects {
 function labelsIn(document: JsonObject): Readonly<Record<string, string>> {
   const metadata = document["metadata"] as { labels?: Record<string, string> } | undefined;
   return metadata?.labels ?? {};
+}
+
+function entryKeyOf({ kind, namespace, name }: ObjectName): string {
+  if (kind === CIDR_GROUP) return `cidrgroup/${name}`;
+  if (kind === SERVICE) return `service/${namespace}/${name}`;
+  return `policy/${kind}/${isNamespaced(kind) ? namespace : ""}/${name}`;
 }
 
 /** What members would be sent: not that namespaces give their members other identities. */

@@ -247,7 +247,7 @@ export class HubServer {
         caPin: keys.caPin,
         advertise: () => this.advertised(),
         status: () => this.status(),
-        dryRun: (puts, members) => this.sync.dryRuns.run(puts, [], members),
+        dryRun: (puts, deletes, members) => this.sync.dryRuns.run(puts, deletes, members),
         connectionOf: (name) => this.sync.connectionOf(name),
         log,
         nowMs: this.#nowMs,

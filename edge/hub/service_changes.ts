@@ -1,6 +1,6 @@
 /**
- * What objects that are about to be stored make of services: for the bounds of `apply`, and for a dry run, which must know what
- * members would be told.
+ * What objects that are about to be stored or deleted make of services: for the bounds of `apply`, and for a dry run, which must
+ * know what members would be told.
  */
 import {
   type EndpointSlice,
@@ -13,6 +13,28 @@ import {
 import type { ServiceEntry } from "../../src/mesh/entries.ts";
 import type { HubModel } from "./model.ts";
 import { type Accepted, ENDPOINT_SLICE, SERVICE } from "./read_objects.ts";
+import type { ObjectName } from "./state_types.ts";
+
+/**
+ * Entries of services without some slices, by `<namespace>/<name>`; those without a Service object are left out.
+ * @param slices to be deleted
+ */
+export function servicesWithout(
+  model: Pick<HubModel, "services" | "endpointSlices" | "slicesOf">,
+  slices: readonly ObjectName[],
+): ReadonlyMap<string, ServiceEntry> {
+  const gone = new Set(slices.map(({ namespace, name }) => `${namespace}/${name}`));
+  const entries = new Map<string, ServiceEntry>();
+  for (const key of gone) {
+    const slice = model.endpointSlices.get(key)?.slice;
+    const name = slice && `${slice.namespace}/${slice.service}`;
+    const service = name === undefined ? undefined : model.services.get(name)?.service;
+    if (name === undefined || service === undefined || entries.has(name)) continue;
+    const left = [...model.slicesOf(name)].filter(([other]) => !gone.has(other)).map(([, other]) => other);
+    entries.set(name, serviceEntryOf(service, left));
+  }
+  return entries;
+}
 
 /** Entries of all services that the objects touch, by `<namespace>/<name>`; those without a Service object are left out. */
 export function changedServices(

@@ -25,11 +25,13 @@ import type {
   AuditRecord,
   ConnectionFacts,
   CreateTokenOptions,
+  DeletePreview,
   HubMemberFacts,
   HubSettings,
   HubStateOptions,
   JoinContext,
   Member,
+  ObjectName,
   ResumePoint,
   Subscription,
   TokenSummary,
@@ -294,6 +296,11 @@ export class HubState {
   /** @returns false when there is no such object */
   delete(kind: string, namespace: string, name: string): Promise<boolean> {
     return this.#objects.delete(kind, namespace, name);
+  }
+
+  /** What members would be sent, were these deleted. */
+  previewDelete(objects: readonly ObjectName[]): DeletePreview {
+    return this.#objects.previewDelete(objects);
   }
 
   /**

@@ -156,6 +156,21 @@ export type ApplyResult =
   }
   | { readonly errors: readonly ApplyFault[] };
 
+/** An object by its name; `namespace` is "" for a cluster-wide kind. */
+export interface ObjectName {
+  readonly kind: string;
+  readonly namespace: string;
+  readonly name: string;
+}
+
+/** What members would be sent, were objects deleted. */
+export interface DeletePreview {
+  /** those that do not exist */
+  readonly missing: readonly ObjectName[];
+  readonly puts: readonly (readonly [key: string, value: EntryValue])[];
+  readonly deletes: readonly string[];
+}
+
 /** Where a member's knowledge stands. */
 export interface ResumePoint {
   readonly epoch: string;

@@ -120,6 +120,20 @@ export interface ApplyAnswer {
   readonly dryRun?: DryRunReport;
 }
 
+/** An object by its name; `namespace` is "" for a cluster-wide kind. */
+export interface AdminObjectName {
+  readonly kind: string;
+  readonly namespace: string;
+  readonly name: string;
+}
+
+export interface DeleteDryRunAnswer {
+  /** those that do not exist */
+  readonly missing: readonly AdminObjectName[];
+  /** absent: the hub is busy with other dry runs */
+  readonly dryRun?: DryRunReport;
+}
+
 export type KubernetesObject = Readonly<Record<string, unknown>>;
 
 /** See the head of the file. Every method rejects with an EdgeError. */
@@ -182,6 +196,11 @@ export class AdminClient {
   /** @param namespace "" for a cluster-wide kind */
   async deleteObject(kind: string, namespace: string, name: string): Promise<void> {
     await this.#call("DELETE", `/v1/admin/objects?${new URLSearchParams({ kind, namespace, name }).toString()}`);
+  }
+
+  /** What members would newly drop, were these deleted. */
+  deleteDryRun(objects: readonly AdminObjectName[]): Promise<DeleteDryRunAnswer> {
+    return this.#call("POST", "/v1/admin/delete-dry-run", { objects });
   }
 
   /** Newest first. */

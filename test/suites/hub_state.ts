@@ -840,6 +840,31 @@ export function hubStateSuite(subject: HubUnderTest): void {
         });
         expect(hub.get("NetworkPolicy")).toEqual([]);
       });
+
+      it("tell what members would be sent, were they deleted", async () => {
+        const policy = networkPolicy("p", { podSelector: {} });
+        const slices = [slice("db-1", "db", "198.51.100.7"), slice("db-2", "db", "198.51.100.8")];
+        await hub.apply([service("db"), ...slices, policy, group("office", "192.0.2.0/24"), namespace("prod", {})]);
+        const named = (kind: string, namespace: string, name: string) => ({ kind, namespace, name });
+        const db2 = named("EndpointSlice", "shop", "db-2");
+        expect(hub.previewDelete([db2, named("Service", "shop", "gone"), named("Namespace", "", "prod")])).toEqual({
+          missing: [named("Service", "shop", "gone")],
+          puts: [["service/shop/db", { labels: { tier: "data" }, addresses: ["198.51.100.7"] }]],
+          deletes: [],
+        });
+        const all = [
+          db2,
+          named("Service", "shop", "db"),
+          named("NetworkPolicy", "default", "p"),
+          named("CiliumCIDRGroup", "", "office"),
+        ];
+        expect(hub.previewDelete(all)).toEqual({
+          missing: [],
+          puts: [],
+          deletes: ["service/shop/db", "policy/NetworkPolicy/default/p", "cidrgroup/office"],
+        });
+        expect(hub.get()).toHaveLength(6);
+      });
     });
 
     describe("policies that depend on settings", () => {

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { CommandContext } from "../../../edge/cli/context.ts";
 import { dryRunText } from "../../../edge/cli/dry_run.ts";
-import { apply } from "../../../edge/cli/objects.ts";
+import { apply, remove } from "../../../edge/cli/objects.ts";
 import { policyDryRun } from "../../../edge/cli/policy_dry_run.ts";
 import type { DryRunFlow, DryRunMember, DryRunResult } from "../../../edge/sync/dry_run.ts";
 import { isNamespaced, kindOf } from "../../../edge/kinds.ts";
@@ -147,6 +147,23 @@ describe("the commands", () => {
       out = "";
       await apply(context({ ...at(), output: "json" }, options));
       expect(JSON.parse(out).dryRun.members[0]).toMatchObject({ name: "hub", state: "answered" });
+    });
+
+    it("delete --dry-run says what members would drop, and deletes nothing", async () => {
+      await hub.admin.apply([{
+        apiVersion: "networking.k8s.io/v1",
+        kind: "NetworkPolicy",
+        metadata: { name: "closed", namespace: "default" },
+        spec: { podSelector: {} },
+      }]);
+      const options = { "dry-run": [""] };
+      expect(await remove(context(at(), options, ["netpol", "closed"]))).toBe(0);
+      expect(out).toBe(
+        "NetworkPolicy default/closed deleted (dry run)\n" +
+          "nothing would be newly dropped (0 flows of 0 members looked at)\n",
+      );
+      expect(await hub.admin.objects()).toHaveLength(1);
+      await expect(remove(context(at(), options, ["svc", "db"]))).rejects.toMatchObject({ code: "EDGE_NOT_FOUND" });
     });
 
     it("says what is wrong, and then nothing of flows", async () => {
