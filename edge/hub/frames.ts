@@ -3,7 +3,9 @@
  * (`src/mesh/entries.ts`); entries are encoded once each and copied into every frame that holds them, because a snapshot is
  * made anew for every member of a mesh that grows.
  */
+import { writeU32 } from "../../src/bytes/integers.ts";
 import type { EntryValue, StateFrame } from "../../src/mesh/entries.ts";
+import { FRAME_HEADER_BYTES } from "../sync/frames.ts";
 import { encodeMsgpack } from "../sync/msgpack.ts";
 
 /** A key and its value, as it stands in frames. The same object wherever the same entry is sent. */
@@ -57,6 +59,21 @@ function joinParts(parts: readonly Uint8Array[]): Uint8Array {
   for (const part of parts) {
     bytes.set(part, at);
     at += part.length;
+  }
+  return bytes;
+}
+
+const framedStates = new WeakMap<StateFrame, Uint8Array>();
+
+/** A state frame with its length in front; the same octets for all members that get the same object. */
+export function framedState(frame: StateFrame): Uint8Array {
+  let bytes = framedStates.get(frame);
+  if (bytes === undefined) {
+    const body = encodeFrame(frame);
+    bytes = new Uint8Array(FRAME_HEADER_BYTES + body.length);
+    writeU32(bytes, 0, body.length);
+    bytes.set(body, FRAME_HEADER_BYTES);
+    framedStates.set(frame, bytes);
   }
   return bytes;
 }

@@ -6,12 +6,10 @@
  * state catches up with one frame afterwards instead of a queue of old ones. Time comes in through `tick`.
  */
 import type { Duplex } from "node:stream";
-import { writeU32 } from "../../src/bytes/integers.ts";
-import type { StateFrame } from "../../src/mesh/entries.ts";
 import type { Log, RandomBytes } from "../../src/ports.ts";
 import { type Signer, verifyEd25519 } from "../sync/ed25519.ts";
 import { formatEndpoint } from "../sync/endpoint.ts";
-import { encodeFrame, FRAME_HEADER_BYTES, FrameReader, MAX_MEMBER_FRAME_BYTES } from "../sync/frames.ts";
+import { encodeFrame, FrameReader, MAX_MEMBER_FRAME_BYTES } from "../sync/frames.ts";
 import {
   type AuthMessage,
   authMessageOf,
@@ -23,7 +21,7 @@ import {
   timeMessageOf,
 } from "../sync/messages.ts";
 import { DryRuns } from "./dry_runs.ts";
-import { encodeFrame as encodeState } from "./frames.ts";
+import { framedState } from "./frames.ts";
 import type { HubState, Subscription } from "./state.ts";
 
 const AUTH_TIMEOUT_MS = 10_000;
@@ -342,7 +340,7 @@ class SyncSession {
     const subscription = this.#server.options.state.subscribe(
       name,
       auth.resume ?? undefined,
-      (frame) => this.#write(framed(frame)),
+      (frame) => this.#write(framedState(frame)),
       (reason) => this.refuse(reason, REFUSALS[reason], false),
     );
     if (this.#isOver) return subscription(); // gone while the first frame was written
@@ -406,18 +404,3 @@ const REFUSALS: Readonly<Record<"revoked" | "unknown" | "pending" | "removed", s
   pending: "an administrator must approve this device first",
   removed: "this device is no longer a member of this mesh",
 };
-
-const framedStates = new WeakMap<StateFrame, Uint8Array>();
-
-/** A state frame with its length in front; the same octets for all members that get the same object. */
-function framed(frame: StateFrame): Uint8Array {
-  let bytes = framedStates.get(frame);
-  if (bytes === undefined) {
-    const body = encodeState(frame);
-    bytes = new Uint8Array(FRAME_HEADER_BYTES + body.length);
-    writeU32(bytes, 0, body.length);
-    bytes.set(body, FRAME_HEADER_BYTES);
-    framedStates.set(frame, bytes);
-  }
-  return bytes;
-}
