@@ -47,10 +47,10 @@ function networkFailure(agent: Agent): string {
   return item?.text ?? "the TUN device has no addresses yet";
 }
 
-/** The hub, or a peer, was heard lately; a member without peers has nobody to hear. */
+/** The hub, or a peer, was heard lately; a member without peers has nobody to hear, and one of a mesh without encryption has no sessions. */
 async function sessionFailure(agent: Agent): Promise<string | undefined> {
   if (agent.hub.state === "synced" && !agent.options.isFromFile) return undefined;
-  if (agent.mesh.members.size <= 1) return undefined;
+  if (agent.mesh.members.size <= 1 || agent.mesh.settings?.routing.encryption === "none") return undefined;
   const { peers } = await snapshotOf(agent);
   const newestMs = Math.max(0, ...peers.map((peer) => peer.lastHandshakeUnixMs));
   if (agent.doors.unixMs() - newestMs < SESSION_FRESH_MS) return undefined;

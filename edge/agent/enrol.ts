@@ -14,6 +14,8 @@ import type { Membership, MemberStore } from "./store.ts";
 export interface Enrolment {
   readonly membership: Membership;
   readonly addresses: readonly string[];
+  /** false: members send to each other without encryption */
+  readonly isEncrypted: boolean;
 }
 
 /**
@@ -55,5 +57,6 @@ export async function enrol(token: string, config: Config, store: MemberStore, l
   // revision 0: enough for addresses, not a state to go on from
   store.saveState({ epoch: answer.epoch, revision: 0, entries, syncedUnixMs: answer.unixMs }, 0);
   store.saveIdentity({ ...keys, membership });
-  return { membership, addresses: answer.addresses };
+  const isEncrypted = answer.settings.routing?.encryption !== "none";
+  return { membership, addresses: answer.addresses, isEncrypted };
 }

@@ -123,6 +123,20 @@ export const HEALTH_CODES = {
     settleMs: 0,
     fix: "Let the member reach its hub: records are renewed there.",
   },
+  "unencrypted": {
+    severity: "warning",
+    impactsConnectivity: false,
+    settleMs: 0,
+    fix:
+      'Start the hub with "--encryption wireguard", unless everybody who can reach the network below may read and forge traffic.',
+  },
+  "no-underlay-address": {
+    severity: "error",
+    impactsConnectivity: true,
+    settleMs: 0,
+    fix:
+      "Without encryption members need addresses that others reach directly: no NAT between them. With encryption they do not.",
+  },
   "key-log-on": {
     severity: "warning",
     impactsConnectivity: false,

@@ -26,9 +26,10 @@ export async function join(context: CommandContext): Promise<number> {
     context.terminal.err("this machine is a member of that mesh already\n");
   } else {
     const log = createLog({ level: config.logLevel, format: config.logFormat, isJournal: surroundings.isJournal });
-    const { membership, addresses } = await enrol(text, config, store, log);
+    const { membership, addresses, isEncrypted } = await enrol(text, config, store, log);
     const state = membership.isPending ? "waits for approval" : "joined";
     context.terminal.err(`${state}: "${membership.name}" in mesh "${membership.cluster}", ${addresses.join(", ")}\n`);
+    if (!isEncrypted) context.terminal.err("warning: this mesh does NOT ENCRYPT its traffic\n");
   }
   return config.enrolOnly ? EXIT_OK : await runMember(context);
 }

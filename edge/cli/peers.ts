@@ -11,7 +11,7 @@ export async function peers(context: CommandContext): Promise<number> {
   if (await printDocument(context.terminal, config.output, document)) return EXIT_OK;
   const isWide = config.output === "wide";
   const headings = ["NAME", "ADDRESSES", "STATE", "UNDERLAY", "HANDSHAKE", "RECEIVED", "SENT"];
-  if (isWide) headings.push("CLUSTER", "IDENTITY", "LABELS", "PREFIXES", "KEY", "CIPHER");
+  if (isWide) headings.push("MODE", "NETWORK", "CLUSTER", "IDENTITY", "LABELS", "PREFIXES", "KEY", "CIPHER");
   const rows = document.peers.map((peer) => {
     const row = [
       `${peer.name}${peer.isHub ? " (hub)" : ""}`,
@@ -24,7 +24,15 @@ export async function peers(context: CommandContext): Promise<number> {
     ];
     if (isWide) {
       const cluster = `${peer.cluster.name} (${peer.cluster.id})`;
-      row.push(cluster, String(peer.identity), labelText(peer.labels), peer.prefixes.join(","), peer.publicKey);
+      row.push(
+        peer.mode,
+        peer.network || "-",
+        cluster,
+        String(peer.identity),
+        labelText(peer.labels),
+        peer.prefixes.join(","),
+        peer.publicKey,
+      );
       row.push(peer.aead ?? "-");
     }
     return row.map(clean);

@@ -1,5 +1,5 @@
 /** `edgemesh status`: a sentence, the parts, what is wrong and what to do about it. */
-import type { StatusDocument } from "../agent/documents.ts";
+import type { RoutingDocument, StatusDocument } from "../agent/documents.ts";
 import { EdgeError, EXIT_OK } from "../errors.ts";
 import { pause } from "../sync/backoff.ts";
 import { AgentClient } from "./agent_client.ts";
@@ -60,7 +60,10 @@ function sentence(document: StatusDocument): string {
   const mesh = hub.state === "none" ? "from a mesh file" : `in mesh "${member.cluster.name}"`;
   const wrong = health.filter((item) => item.severity !== "info").length;
   const well = wrong === 0 ? "nothing wrong" : `${wrong} ${wrong === 1 ? "thing" : "things"} wrong`;
-  return `"${member.name}" ${mesh}, ${peers.withSession} of ${peers.total} peers with a session, ${well}`;
+  const reach = document.routing?.encryption === "none"
+    ? `${peers.total} peers, NOT ENCRYPTED`
+    : `${peers.withSession} of ${peers.total} peers with a session`;
+  return `"${member.name}" ${mesh}, ${reach}, ${well}`;
 }
 
 function statusText(document: StatusDocument, terminal: Terminal, isWide: boolean): string {
@@ -78,6 +81,7 @@ function statusText(document: StatusDocument, terminal: Terminal, isWide: boolea
     "Device",
     `${device.tun} ${device.isUp ? "up" : "down"}, MTU ${device.mtuBytes}, WireGuard on UDP ${device.wireguardPort}`,
   );
+  if (document.routing !== null) row("Routing", routingText(document.routing));
   if (hub.state !== "none") {
     const age = ageText(Date.now() - Date.parse(hub.since));
     row(
@@ -108,6 +112,12 @@ function statusText(document: StatusDocument, terminal: Terminal, isWide: boolea
     lines.push(`  ${color(item.code)} (${item.severity}, for ${age}): ${clean(item.text)}`, `    ${clean(item.fix)}`);
   }
   return `${lines.join("\n")}\n`;
+}
+
+function routingText({ mode, tunnelProtocol, encryption, network }: RoutingDocument): string {
+  const how = mode === "native" ? "native" : `${mode}, ${tunnelProtocol}`;
+  const where = network === "" ? "" : `; network ${network}`;
+  return `${how}, ${encryption === "none" ? "NOT ENCRYPTED" : "inside WireGuard"}${where}`;
 }
 
 function sum(counts: Readonly<Record<string, number>>): number {

@@ -78,6 +78,11 @@ export async function runHub(context: RunContext): Promise<number> {
       stops.unshift(() => member.stop());
     }
     printStart(hub, self, config, memberState);
+    if (config.encryption === "none") {
+      log.warn("hub-unencrypted", {
+        reason: "--encryption none: traffic between members can be read and forged on the network below",
+      });
+    }
     notify("READY=1");
     await ended;
   } catch (error) {

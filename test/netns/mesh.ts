@@ -12,22 +12,31 @@ export const TRAFFIC = ["node", join(import.meta.dirname, "../../scripts/lab/tra
 
 export const HUB_PORT = 7443;
 
+/** What a mesh's hub is started with beside the usual. */
+export interface HubOptions {
+  /** the family that members reach the hub over; IPv4 when absent */
+  readonly underlay?: 4 | 6;
+  readonly flags?: readonly string[];
+}
+
 export class Mesh {
   readonly lab: Lab;
   readonly hub: Agent;
   /** every token that was made: none of them may be seen anywhere else */
   readonly tokens: string[] = [];
   private readonly agents = new Map<string, Agent>();
+  private readonly hubOptions: HubOptions;
 
-  private constructor(lab: Lab) {
+  private constructor(lab: Lab, hubOptions: HubOptions) {
+    this.hubOptions = hubOptions;
     this.lab = lab;
     this.hub = new Agent(lab, "hub");
     this.agents.set("hub", this.hub);
   }
 
   /** A hub that runs, and nodes on which nothing runs yet. */
-  static async start(names: readonly string[] = ["a", "b"]): Promise<Mesh> {
-    const mesh = new Mesh(await Lab.create(["hub", ...names]));
+  static async start(names: readonly string[] = ["a", "b"], hubOptions: HubOptions = {}): Promise<Mesh> {
+    const mesh = new Mesh(await Lab.create(["hub", ...names]), hubOptions);
     try {
       for (const name of names) mesh.agents.set(name, new Agent(mesh.lab, name));
       mesh.startHub();
@@ -40,7 +49,8 @@ export class Mesh {
   }
 
   startHub(): Running {
-    const { ip4 } = this.hub.node;
+    const { ip4, ip6 } = this.hub.node;
+    const { underlay, flags } = this.hubOptions;
     return this.hub.start([
       "hub",
       "run",
@@ -49,7 +59,8 @@ export class Mesh {
       "--cluster-id",
       "7",
       "--advertise",
-      `${ip4}:${HUB_PORT}`,
+      underlay === 6 ? `[${ip6}]:${HUB_PORT}` : `${ip4}:${HUB_PORT}`,
+      ...(flags ?? []),
     ]);
   }
 

@@ -76,6 +76,8 @@ const PEERS: PeersDocument = {
     publicKey: "PEER=",
     isHub: false,
     state: "active",
+    mode: "tunnel",
+    network: "",
     underlayAddr: "192.0.2.1:51871",
     lastHandshake: "2026-01-01T00:00:00.000Z",
     rxBytes: 2048,
