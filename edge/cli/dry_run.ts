@@ -15,7 +15,9 @@ export function dryRunText({ members }: DryRunReport): string {
   if (rows.length > 0) lines.push(table(HEADINGS, rows).trimEnd());
   if (total > rows.length) lines.push(`and ${total - rows.length} more that are not shown`);
   const seen = `${plural(lookedAt, "flow")} of ${plural(answered.length, "member")} looked at`;
-  lines.push(total === 0 ? `nothing would be newly dropped (${seen})` : `${total} would be newly dropped (${seen})`);
+  if (answered.length === 0 && members.length > 0) {
+    lines.push("what would be newly dropped is not known: no member answered");
+  } else lines.push(`${total === 0 ? "nothing" : total} would be newly dropped (${seen})`);
   if (toProxy > 0) lines.push(`${plural(toProxy, "flow")} would newly be judged by a proxy, request by request`);
   lines.push(...unheard(members));
   return lines.map((line) => `${line}\n`).join("");

@@ -85,6 +85,10 @@ describe("dryRunText", () => {
     expect(dryRunText({ members: [answered("a", { lookedAt: 1 })] })).toBe(
       "nothing would be newly dropped (1 flow of 1 member looked at)\n",
     );
+    const silent: DryRunMember = { name: "a", state: "no-answer", reason: "it did not answer in time", result: null };
+    expect(dryRunText({ members: [silent] })).toBe(
+      "what would be newly dropped is not known: no member answered\nno answer, it did not answer in time: a\n",
+    );
     expect(dryRunText({ members: [] })).toBe("nothing would be newly dropped (0 flows of 0 members looked at)\n");
   });
 });
