@@ -15,7 +15,7 @@ const NAMESPACES: Readonly<Record<string, Record<string, string>>> = { shop: { t
 
 /** Reads a policy that must be good. */
 export function read(document: unknown): Policy {
-  const result = readPolicy(document);
+  const result = readPolicy(document, { nodeSelectorLabels: true });
   if ("errors" in result) throw new Error(JSON.stringify(result.errors));
   return result.policy;
 }
