@@ -29,6 +29,7 @@ export interface DnsResolver {
   stop(): Promise<void>;
 }
 
+const UDP = 17;
 /** One server gets so long before the next is asked beside it; glibc gives 5 s in all. */
 const TRY_MS = 1_500;
 /** Tries in all: each server once, or one server three times. */
@@ -74,7 +75,11 @@ export async function startDnsResolver(
 function handlerOf(desk: DnsDesk, servers: NameServers, errands: Set<Errand>, doors: ResolverDoors): DnsHandler {
   const clientOf = (key: string, protocol: 6 | 17, answer: (message: Uint8Array) => void): DnsClient<ServerRoute> => ({
     key,
-    routes: () => servers.current().map((server) => routeTo(server, protocol, doors)),
+    routes: () => {
+      const all = servers.current();
+      if (all.length === 0) doors.log.warn("dns resolver knows no name server");
+      return all.map((server) => routeTo(server, protocol, doors));
+    },
     ask: (query, question, routes) => {
       const errand = new Errand(protocol, query, question, routes, doors);
       errands.add(errand);
@@ -105,7 +110,7 @@ function routeTo(server: AddressPort, protocol: 6 | 17, doors: ResolverDoors): S
   return { server, flow, by: { refused: nameOfVerdict(verdict) } };
 }
 
-/** A question on its way to one server after the other; each is asked from a socket of its own, and may answer until the end. */
+/** A question on its way to one server after the other; each is asked from one socket of its own, and may answer until the end. */
 class Errand implements DnsErrand<ServerRoute> {
   readonly outcome: Promise<DnsOutcome<ServerRoute>>;
   readonly #protocol: 6 | 17;
@@ -113,11 +118,11 @@ class Errand implements DnsErrand<ServerRoute> {
   readonly #question: DnsQuestion;
   readonly #routes: readonly ServerRoute[];
   readonly #doors: ResolverDoors;
-  readonly #upstreams: DnsUpstream[] = [];
+  /** by server; undefined: not asked yet */
+  readonly #ways: ({ readonly upstream: DnsUpstream; readonly asked: Asked } | undefined)[];
   #settle: (outcome: DnsOutcome<ServerRoute>) => void = () => {};
   /** what a server said that could not help: better than nothing, when no other can */
   #excuse: DnsOutcome<ServerRoute> | undefined;
-  #newest: Asked | undefined;
   #tryCount = 0;
   #isOver = false;
   #cancelTimer = () => {};
@@ -134,6 +139,7 @@ class Errand implements DnsErrand<ServerRoute> {
     this.#question = question;
     this.#routes = routes;
     this.#doors = doors;
+    this.#ways = routes.map(() => undefined);
     this.outcome = new Promise((resolve) => {
       this.#settle = resolve;
     });
@@ -141,7 +147,7 @@ class Errand implements DnsErrand<ServerRoute> {
   }
 
   repeat(): void {
-    this.#newest?.repeat();
+    this.#ways[(this.#tryCount - 1) % this.#routes.length]?.asked.repeat();
   }
 
   /** Gives up now. */
@@ -153,13 +159,19 @@ class Errand implements DnsErrand<ServerRoute> {
     this.#cancelTimer();
     if (this.#isOver) return;
     if (this.#tryCount >= Math.max(MAX_TRIES, this.#routes.length)) return this.end();
-    const index = this.#tryCount++;
-    const route = this.#routes[index % this.#routes.length]!;
-    const upstream = this.#protocol === 17 ? new UdpUpstream(route.server) : new TcpUpstream(route.server);
-    this.#upstreams.push(upstream);
     this.#cancelTimer = this.#doors.timers.after(TRY_MS, () => this.#tryNext());
-    this.#newest = upstream.ask(this.#query, this.#question);
-    void this.#newest.answer.then((answer) => this.#take({ route, answer }, index));
+    const index = this.#tryCount++ % this.#routes.length;
+    const known = this.#ways[index];
+    if (known === undefined || known.upstream.isClosed) this.#askAt(index);
+    else if (this.#protocol === UDP) known.asked.repeat();
+  }
+
+  #askAt(index: number): void {
+    const route = this.#routes[index]!;
+    const upstream = this.#protocol === UDP ? new UdpUpstream(route.server) : new TcpUpstream(route.server);
+    const asked = upstream.ask(this.#query, this.#question);
+    this.#ways[index] = { upstream, asked };
+    void asked.answer.then((answer) => this.#take({ route, answer }, index));
   }
 
   #take(outcome: DnsOutcome<ServerRoute>, index: number): void {
@@ -169,16 +181,16 @@ class Errand implements DnsErrand<ServerRoute> {
     if (isHelp) return this.#finish(outcome);
     if (outcome.answer !== undefined) this.#excuse = outcome;
     // a server that fails at once is not asked again and again within one question
-    if (this.#tryCount >= this.#routes.length) {
-      if (this.#upstreams.every((upstream) => upstream.openCount === 0)) this.end();
-    } else if (index === this.#tryCount - 1) this.#tryNext();
+    if (this.#tryCount < this.#routes.length) {
+      if (index === this.#tryCount - 1) this.#tryNext();
+    } else if (this.#ways.every((way) => way === undefined || way.upstream.openCount === 0)) this.end();
   }
 
   #finish(outcome: DnsOutcome<ServerRoute>): void {
     if (this.#isOver) return;
     this.#isOver = true;
     this.#cancelTimer();
-    for (const upstream of this.#upstreams) upstream.close();
+    for (const way of this.#ways) way?.upstream.close();
     this.#settle(outcome);
   }
 }

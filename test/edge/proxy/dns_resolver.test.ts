@@ -126,17 +126,30 @@ describe("a question to the local resolver", () => {
 
   it("is answered with SERVFAIL when no server answers in three tries", async () => {
     client.send(queryOf({ name: "a.b" }), at);
+    const ports = new Set<number>();
     for (let i = 0; i < 3; i++) {
-      await first.next();
+      ports.add((await first.next()).from.port);
       expect(doors.timers.fire(TRY_MS)).toBe(1);
     }
+    expect(ports.size).toBe(1);
     expect(decode(await client.next()).rcode).toBe("SERVFAIL");
     expect(await doors.recorded(1)).toMatchObject({ dns: { rcode: "SERVFAIL" }, reason: "the server did not answer" });
+  });
+
+  it("that is repeated is sent again to the server that is asked now", async () => {
+    client.send(queryOf({ name: "a.b", id: 3 }), at);
+    const once = await first.next();
+    client.send(queryOf({ name: "a.b", id: 3 }), at);
+    const again = await first.next();
+    expect(again).toMatchObject({ query: once.query, from: once.from });
+    again.reply(answerTo(again.query, ["192.0.2.1"]));
+    expect(decode(await client.next()).id).toBe(3);
   });
 
   it("is answered with SERVFAIL when no server is known", async () => {
     await startWith();
     expect(decode(await client.ask(queryOf({ name: "a.b" }), at)).rcode).toBe("SERVFAIL");
+    expect(doors.faults.splice(0)).toEqual([["dns resolver knows no name server", undefined]]);
   });
 
   it("is asked by TCP when it comes by TCP", async () => {
