@@ -2,29 +2,36 @@
  * A running member. Wires the pieces together and holds no rules of its own:
  *
  *     source (hub stream | mesh file) -> MeshState -> commands -> datapath Worker
- *                                          |   \\-> Policies -> policy update -> datapath Worker
+ *                                          |   |-> Policies -> policy update -> datapath Worker
+ *                                          |   \-> L7Keeper -> proxies and learned names, while policies need them
  *                                          |-> Network (addresses, MTU, routes of the TUN)
- *                                          \\-> MemberStore (what a boot without the hub needs)
+ *                                          \-> MemberStore (what a boot without the hub needs)
  *
  * Order at start: reserve handshake stamps, start the datapath (closed: it answers NOT_READY until a policy update), apply the
  * state from disk, marked stale, then listen to the source. The datapath is filled again from `MeshState` whenever it restarts.
  */
 import type { OffloadFacts } from "../../src/datapath/control.ts";
-import type { StateFrame } from "../../src/mesh/entries.ts";
+import type { EntryValue, StateFrame } from "../../src/mesh/entries.ts";
 import { type MeshChange, MeshState, type MeshStateOptions, type Position } from "../../src/mesh/state.ts";
 import type { AeadName, Log } from "../../src/ports.ts";
 import { EdgeError, messageOf } from "../errors.ts";
 import type { TrustedClock } from "../sync/clock.ts";
+import type { DryRunResult } from "../sync/dry_run.ts";
 import { DatapathKeeper } from "./datapath_keeper.ts";
 import { FlowLog } from "./flow_log.ts";
 import { Health, type HealthCode } from "./health.ts";
+import { reviewHealth } from "./health_review.ts";
+import { L7Keeper, type ProxyStarters } from "./l7_keeper.ts";
 import type { DatapathLink, DatapathOptions } from "./link.ts";
 import type { Network } from "./network.ts";
 import type { Policies } from "./policies.ts";
+import { runsThroughMesh } from "./policy_trial.ts";
+import type { ProxyKind } from "./proxies.ts";
 import type { SourceStatus, StateSource } from "./source.ts";
 import { StampReservation } from "./stamps.ts";
 import type { MemberStore } from "./store.ts";
 import type { Timers } from "./timers.ts";
+import { TrialKeeper } from "./trial_keeper.ts";
 
 /** Who the member is and how it runs. */
 export interface AgentOptions {
@@ -32,6 +39,8 @@ export interface AgentOptions {
   readonly mesh: MeshStateOptions;
   /** the mesh comes from a file: there is no hub to be away, and nothing to save */
   readonly isFromFile: boolean;
+  /** how long the hub may be silent after a change of policies before it is rolled back; 0: for ever */
+  readonly policyConfirmMs: number;
   readonly datapath: Omit<DatapathOptions, "stampFloor">;
 }
 
@@ -40,6 +49,7 @@ export interface AgentDoors {
   readonly startDatapath: (options: DatapathOptions) => DatapathLink;
   readonly network: Network;
   readonly policies: Policies;
+  readonly proxies: ProxyStarters;
   readonly store: MemberStore;
   readonly source: StateSource;
   readonly clock: Pick<TrustedClock, "now" | "learn" | "behindMs">;
@@ -83,7 +93,6 @@ const RECONCILE_MS = 60_000;
 const EXPIRE_MS = 3_600_000;
 /** The datapath goes round its loop at least once a second: silent for this long, it hangs. */
 const STUCK_AFTER_MS = 15_000;
-const RECORD_WARNING_MS = 7 * 86_400_000;
 const STARTUP_EXTENSION = "EXTEND_TIMEOUT_USEC=30000000";
 
 /** One member. `start` once, `stop` once. */
@@ -92,11 +101,13 @@ export class Agent {
   readonly health: Health;
   /** what proxies judged and the datapath dropped, for people */
   readonly flows = new FlowLog();
+  readonly l7: L7Keeper;
   readonly options: AgentOptions;
   readonly doors: AgentDoors;
   readonly startedUnixMs: number;
   readonly #keeper: DatapathKeeper;
   readonly #stamps: StampReservation;
+  readonly #trial: TrialKeeper;
   #facts: DatapathFacts | undefined;
   #hub: HubStanding;
   #syncedUnixMs: number | undefined;
@@ -117,6 +128,29 @@ export class Agent {
     const saved = doors.store.loadClock();
     this.#stamps = new StampReservation(saved?.stampFloorUnixMs ?? 0, (stampFloorUnixMs) => {
       doors.store.saveClock({ stampFloorUnixMs, trustedUnixMs: Math.floor(doors.clock.now()) });
+    });
+    this.#trial = new TrialKeeper(options.isFromFile ? 0 : options.policyConfirmMs, {
+      mesh: this.mesh,
+      store: doors.store,
+      override: (change) => {
+        this.link?.send(doors.policies.override(change));
+        this.#reviewL7();
+      },
+      probe: () => doors.source.probe?.(),
+      nowMs: doors.nowMs,
+      log: doors.log,
+    });
+    this.l7 = new L7Keeper({
+      policies: doors.policies,
+      starters: doors.proxies,
+      link: () => this.link,
+      store: doors.store,
+      record: (record) => this.flows.addL7(record),
+      fault: (kind, reason) => this.#noteProxy(kind, reason),
+      nowMs: doors.nowMs,
+      unixMs: doors.unixMs,
+      timers: doors.timers,
+      log: doors.log,
     });
     this.#keeper = new DatapathKeeper({
       start: () => doors.startDatapath({ ...options.datapath, stampFloor: this.#stamps.begin(doors.unixMs()) }),
@@ -178,6 +212,7 @@ export class Agent {
     const { store, source, log } = this.doors;
     this.#loadState();
     await this.#keeper.start();
+    await this.l7.start();
     if (this.options.datapath.keyLogFile !== undefined) {
       this.health.raise("key-log-on", `WireGuard keys are written to "${this.options.datapath.keyLogFile}"`);
     }
@@ -186,6 +221,8 @@ export class Agent {
     source.start({
       apply: (frame) => this.#apply(frame),
       status: (status) => this.#noteSource(status),
+      heard: () => this.#trial.heard(),
+      evaluate: (puts, deletes) => this.evaluate(puts, deletes),
       resume: () => this.#resume(),
     });
     const { timers } = this.doors;
@@ -202,7 +239,8 @@ export class Agent {
     this.doors.notify("STOPPING=1");
     for (const cancel of this.#cancels) cancel();
     this.#cancelSave?.();
-    await Promise.all([this.doors.source.stop(), this.#keeper.stop()]);
+    await Promise.all([this.doors.source.stop(), this.l7.stop()]);
+    await this.#keeper.stop();
     if (this.#hasUnsaved) this.#saveState();
     this.#stamps.end();
   }
@@ -214,6 +252,7 @@ export class Agent {
     const { epoch, revision, entries } = saved;
     this.#syncedUnixMs = saved.syncedUnixMs;
     this.#publish(this.mesh.apply({ t: "snapshot", epoch, revision, entries }, this.doors.clock.now()));
+    this.#trial.restore();
     this.doors.log.info("state-loaded", { revision, members: this.mesh.members.size });
   }
 
@@ -231,7 +270,23 @@ export class Agent {
     }
     for (const [key, reason] of change.refused) this.doors.log.warn("entry-refused", { key, reason });
     this.#publish(change);
+    this.#trial.applied(change, this.#mayCutHub);
     this.#scheduleSave();
+  }
+
+  /** Which recent flows a change would newly drop. @see evaluate.ts */
+  async evaluate(
+    puts: readonly (readonly [key: string, value: EntryValue])[],
+    deletes: readonly string[],
+  ): Promise<DryRunResult> {
+    const { evaluateChange } = await import("./evaluate.ts");
+    const flows = (limit: number) => this.link?.flows(limit);
+    return evaluateChange({ mesh: this.mesh, policies: this.doors.policies, flows }, puts, deletes);
+  }
+
+  /** The stream that changes come by runs through the policies that they change. */
+  get #mayCutHub(): boolean {
+    return this.#hub.state === "synced" && runsThroughMesh(this.#hub.localAddress, this.mesh.self?.addresses ?? []);
   }
 
   /** Brings a change of the mesh state to the datapath and the machine. */
@@ -239,7 +294,29 @@ export class Agent {
     const commands = this.doors.policies.apply(change, this.mesh);
     this.link?.send(commands);
     if (change.commands.length > 0 || change.isMembersChanged) this.#alignNetwork();
+    this.#reviewL7();
     this.#reviewHealth();
+  }
+
+  /** Names, proxies and their routes, as the policies in force want them. */
+  #reviewL7(): void {
+    if (this.doors.policies.revision > 0) this.l7.review(this.mesh.settings?.policy.fqdn);
+    if (this.l7.isNeeded) this.#alignNetwork();
+    this.#alignProxies();
+  }
+
+  /** Proxies listen on the member's addresses: not before the device has them. */
+  #alignProxies(): void {
+    void this.l7.align(this.#isNetworkDone ? this.mesh.self?.addresses ?? [] : []);
+  }
+
+  #noteProxy(kind: ProxyKind, reason: string | undefined): void {
+    const code = kind === "http" ? "http-proxy-down" : "dns-proxy-down";
+    const what = kind === "http" ? "HTTP" : "DNS";
+    if (reason === undefined) this.health.clear(code);
+    else if (this.health.raise(code, `The ${what} proxy does not run: ${reason}`)) {
+      this.doors.log.error(code, { reason });
+    }
   }
 
   #fillDatapath(link: DatapathLink, facts: DatapathFacts): void {
@@ -247,8 +324,9 @@ export class Agent {
     this.doors.source.announce(facts.offload.memberAeads.filter((aead) => this.#hasRoomFor(aead)));
     this.health.clear("datapath-down");
     this.doors.log.info("datapath-up", { tun: facts.tun, port: facts.port, ...facts.offload });
-    link.send(this.doors.policies.full(this.mesh));
+    link.send([...this.doors.policies.full(this.mesh), ...this.l7.commands]);
     this.#alignNetwork();
+    this.#alignProxies();
   }
 
   /** Not where the last octet for IPv6 inside would go. */
@@ -273,7 +351,7 @@ export class Agent {
         tun: facts.tun,
         mtuBytes: this.mtuBytes,
         addresses: self.addresses.map((address) => `${address}/${address.includes(":") ? 128 : 32}`),
-        routes: this.mesh.routes(),
+        routes: [...this.mesh.routes(), ...this.l7.routes(self.addresses)],
       });
       if (changes > 0) this.doors.log.info("network-set", { tun: facts.tun, changes });
       this.#isNetworkDone = true;
@@ -308,6 +386,7 @@ export class Agent {
 
   #noteSource(status: SourceStatus): void {
     const before = this.#hub.state;
+    if (before === "synced" && status.state !== "synced") this.#trial.lost();
     if (status.hubUnixMs !== undefined) this.doors.clock.learn(status.hubUnixMs);
     if (before === "synced") this.#syncedUnixMs = this.doors.unixMs();
     const sinceUnixMs = before === status.state ? this.#hub.sinceUnixMs : this.doors.unixMs();
@@ -325,6 +404,8 @@ export class Agent {
     const counters = this.link?.counters;
     const handshakes = counters === undefined ? 0 : counters.read("handshakesSent");
     this.#stamps.note(doors.unixMs(), handshakes);
+    this.#trial.tick();
+    this.#alignProxies();
     this.#reviewHealth();
     if (!this.#isReadyTold) doors.notify(STARTUP_EXTENSION);
     // a datapath that is being restarted is not a reason to be killed; one that hangs is
@@ -334,36 +415,8 @@ export class Agent {
     doors.notify("WATCHDOG=1");
   }
 
-  /** Everything that can be judged from what is held. */
   #reviewHealth(): void {
-    const { health, doors, mesh } = this;
-    const isHubAway = this.#hub.state === "offline" || this.#hub.state === "connecting";
-    const detail = this.#hub.detail === undefined ? "" : `: ${this.#hub.detail}`;
-    health.set("hub-unreachable", isHubAway ? `No connection to the hub${detail}` : undefined);
-    health.set("hub-refused", this.#hub.state === "refused" ? `The hub refused this member${detail}` : undefined);
-    const isStale = isHubAway && mesh.position !== undefined && !this.options.isFromFile;
-    const since = this.#syncedUnixMs === undefined ? "the join" : new Date(this.#syncedUnixMs).toISOString();
-    health.set("state-stale", isStale ? `Peers and policies are those of ${since}` : undefined);
-    const isMissing = mesh.position !== undefined && mesh.self === undefined;
-    health.set("not-in-mesh", isMissing ? "The mesh state has no usable record of this member" : undefined);
-    const isClosed = doors.policies.revision === 0;
-    health.set("policy-not-ready", isClosed ? "New inbound connections are refused: no policy state yet" : undefined);
-    const unenforced = [...doors.policies.refused.keys()];
-    health.set("policy-refused", unenforced.length > 0 ? `Not enforced: ${shorten(unenforced)}` : undefined);
-    const refused = [...mesh.refused.keys()];
-    health.set(
-      "entries-refused",
-      refused.length > 0 ? `Entries of the mesh state are not used: ${shorten(refused)}` : undefined,
-    );
-    const behindMs = doors.clock.behindMs();
-    health.set("clock-behind", behindMs > 0 ? `The clock is ${Math.round(behindMs / 1000)} s behind` : undefined);
-    const fault = doors.store.fault;
-    health.set("state-readonly", fault === undefined ? undefined : `Cannot write to "${doors.store.path}": ${fault}`);
-    const leftMs = mesh.self === undefined ? Infinity : mesh.self.notAfter - doors.clock.now();
-    const days = Math.max(0, Math.floor(leftMs / 86_400_000));
-    health.set("key-expiring", leftMs < RECORD_WARNING_MS ? `This member's record ends in ${days} days` : undefined);
-    const isStuck = this.link !== undefined && !this.isDatapathAlive;
-    health.set("datapath-stuck", isStuck ? "The datapath does not go round its loop" : undefined);
+    reviewHealth(this, this.#trial.healthText);
   }
 
   #scheduleSave(): void {
@@ -382,8 +435,4 @@ export class Agent {
     const syncedUnixMs = Math.floor(this.syncedUnixMs ?? this.doors.unixMs());
     this.doors.store.saveState({ ...position, entries: this.mesh.entries(), syncedUnixMs }, this.doors.nowMs());
   }
-}
-
-function shorten(names: readonly string[]): string {
-  return names.length <= 3 ? names.join(", ") : `${names.slice(0, 3).join(", ")} and ${names.length - 3} more`;
 }

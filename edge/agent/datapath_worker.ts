@@ -137,7 +137,10 @@ function main(init: WorkerInit): void {
       const request = received.message;
       if ("stop" in request) return false;
       if ("query" in request) emit({ op: "snapshot", query: request.query, snapshot: datapath.snapshot(now) });
-      else for (const command of request.commands) datapath.apply(command, now);
+      else if ("flows" in request) {
+        const { flows: query, limit } = request;
+        emit({ op: "flows", query, flows: limit === 0 ? [] : datapath.flows(now, Date.now(), limit) });
+      } else for (const command of request.commands) datapath.apply(command, now);
     }
   };
   // Once, before the first packet: what opening and measuring left behind, 1.6 MB, would stay for the life of a quiet member.

@@ -10,11 +10,13 @@ import { IpLayers } from "../../src/mesh/ip_layers.ts";
 import type { MeshChange, MeshState } from "../../src/mesh/state.ts";
 import { PolicyEngine, type RuleRef } from "../../src/policy/engine.ts";
 import type { Direction } from "../../src/policy/model.ts";
+import type { Judging } from "../../src/policy/newly_dropped.ts";
 import type { PolicyUpdate } from "../../src/policy/table.ts";
 import { DROP_NOT_READY, FORWARD, type Verdict } from "../../src/verdict.ts";
 import type { L7RuleOf } from "../proxy/doors.ts";
 import { EngineFeed } from "./engine_feed.ts";
 import type { Policies, ProxyNeeds } from "./policies.ts";
+import type { PolicyChange } from "./policy_trial.ts";
 import type { ProxyKind } from "./proxies.ts";
 
 /** Real policies. One per agent. */
@@ -27,7 +29,9 @@ class EnginePolicies implements Policies {
   readonly #feed = new EngineFeed(this.#engine);
   readonly #layers = new IpLayers();
   /** prefixes of the mesh that the engine was told to be outside */
-  readonly #outside = new Set<string>();
+  readonly #outside = new Map<string, IpPrefix>();
+  /** what was learned for names of policies in force */
+  readonly #names = new Map<string, readonly IpAddress[]>();
   #revision = 0;
 
   get refused(): ReadonlyMap<string, string> {
@@ -69,17 +73,34 @@ class EnginePolicies implements Policies {
     return [...others, ...this.#layers.all(), ...policy];
   }
 
+  override(change: PolicyChange): readonly DatapathCommand[] {
+    this.#feed.applyPolicies(change);
+    return this.#changed();
+  }
+
+  tryChange(change: PolicyChange, mesh: MeshState): { readonly before: Judging; readonly after: Judging } {
+    const after = new PolicyEngine();
+    const feed = new EngineFeed(after);
+    feed.fill(mesh);
+    for (const prefix of this.#outside.values()) after.putOutside(prefix);
+    for (const [name, addresses] of this.#names) after.putNames(name, addresses);
+    feed.applyPolicies(change);
+    after.takeUpdate();
+    return { before: this.#engine, after };
+  }
+
   fqdnPatterns(): readonly string[] {
     return this.#engine.fqdnPatterns();
   }
 
   putNames(names: ReadonlyMap<string, readonly string[]>): readonly DatapathCommand[] {
-    for (const [name, addresses] of names) {
-      this.#engine.putNames(name, addresses.flatMap((address) => parseAddress(address) ?? []));
+    for (const [name, texts] of names) {
+      const addresses = texts.flatMap((address) => parseAddress(address) ?? []);
+      if (addresses.length === 0) this.#names.delete(name);
+      else this.#names.set(name, addresses);
+      this.#engine.putNames(name, addresses);
     }
-    const policy = this.#resolve(this.#engine.takeUpdate());
-    const { removals, puts } = this.#layers.takeChanges();
-    return [...removals, ...puts, ...policy];
+    return this.#changed();
   }
 
   identityOf(address: IpAddress): number {
@@ -115,12 +136,20 @@ class EnginePolicies implements Policies {
     if (!isWorldIdentity(identity)) return this.#forgetOutside(prefix);
     const text = formatPrefix(prefix);
     if (this.#outside.has(text)) return;
-    this.#outside.add(text);
+    this.#outside.set(text, prefix);
     this.#engine.putOutside(prefix);
   }
 
   #forgetOutside(prefix: IpPrefix): void {
     if (this.#outside.delete(formatPrefix(prefix))) this.#engine.removeOutside(prefix);
+  }
+
+  /** What a change of policies or names alone means for the datapath. */
+  #changed(): readonly DatapathCommand[] {
+    if (this.#revision === 0) return []; // closed until the mesh state is whole
+    const policy = this.#resolve(this.#engine.takeUpdate());
+    const { removals, puts } = this.#layers.takeChanges();
+    return [...removals, ...puts, ...policy];
   }
 
   /** A policy update, and its prefixes into their layer. */

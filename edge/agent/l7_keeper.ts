@@ -2,7 +2,7 @@
  * What L7 and FQDN policies need beside the datapath: the proxies, started and stopped as rules in force ask for them, and the names
  * that the DNS proxy learns. Wires them to policies, datapath and disk; holds no rules of its own.
  */
-import type { DatapathCommand, SetProxy } from "../../src/datapath/control.ts";
+import type { DatapathCommand, FlowRecord, SetProxy } from "../../src/datapath/control.ts";
 import { PROXY_ROUTES, proxyClientAddress, proxyServerAddress } from "../../src/datapath/proxy_addresses.ts";
 import type { RedirectedFlow } from "../../src/datapath/redirect_view.ts";
 import { parseAddress } from "../../src/ip/address.ts";
@@ -46,9 +46,11 @@ export interface L7Link {
   /** Resolves when all that was sent before is applied. */
   settled(): Promise<void>;
   redirectedFlow(handle: number): RedirectedFlow | undefined;
-  /** addresses of the other sides of live flows, canonical text */
-  addressesInUse(): Promise<ReadonlySet<string>>;
+  flows(limit: number): Promise<readonly FlowRecord[]>;
 }
+
+/** Flows that are looked at for addresses in use: as many as the datapath can hold. */
+const ALL_FLOWS = 65_536;
 
 const NOTHING = { http: false, dns: false };
 
@@ -72,7 +74,7 @@ export class L7Keeper {
         const commands = doors.policies.putNames(names);
         doors.link()?.send(commands);
       },
-      addressesInUse: async () => await doors.link()?.addressesInUse() ?? new Set(),
+      addressesInUse: async () => new Set((await doors.link()?.flows(ALL_FLOWS) ?? []).map(otherSideOf)),
       nowMs: doors.nowMs,
       unixMs: doors.unixMs,
       timers: doors.timers,
@@ -101,8 +103,9 @@ export class L7Keeper {
   }
 
   /** Where the proxies listen, for a datapath that starts anew. */
-  get command(): SetProxy {
-    return this.#proxies.command;
+  get commands(): readonly SetProxy[] {
+    const { command } = this.#proxies;
+    return command.http + command.dns === 0 ? [] : [command];
   }
 
   /** Brings names up to what policies in force mention. After every change of policies or settings. */
@@ -174,4 +177,8 @@ export class L7Keeper {
     const verdict = parsed === undefined ? DROP_POLICY_DENIED : policies.judge(EGRESS, identity, protocol, port);
     return { verdict, flow };
   }
+}
+
+function otherSideOf({ direction, source, destination }: FlowRecord): string {
+  return direction === "egress" ? destination : source;
 }

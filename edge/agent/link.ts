@@ -5,8 +5,9 @@
  * after an eventfd wakes it; what it posts arrives here as usual.
  */
 import { MessageChannel, type MessagePort, Worker } from "node:worker_threads";
-import type { DatapathCommand, DatapathEvent, DatapathSnapshot } from "../../src/datapath/control.ts";
+import type { DatapathCommand, DatapathEvent, DatapathSnapshot, FlowRecord } from "../../src/datapath/control.ts";
 import { DatapathCounters } from "../../src/datapath/counters.ts";
+import { type RedirectedFlow, RedirectView } from "../../src/datapath/redirect_view.ts";
 import type { IpAddress } from "../../src/ip/address.ts";
 import type { Verdict } from "../../src/verdict.ts";
 import type { MemberAeadSetting } from "../../ffi/member_aead.ts";
@@ -47,6 +48,8 @@ export interface WorkerInit {
 export type WorkerRequest =
   | { readonly commands: readonly DatapathCommand[] }
   | { readonly query: number }
+  /** the newest flows, at most so many; 0: only a word that all before was applied */
+  | { readonly flows: number; readonly limit: number }
   | { readonly stop: true };
 
 /** The Worker's first message: it can be woken through this eventfd. */
@@ -63,6 +66,12 @@ export interface DatapathLink {
   readonly ready: Promise<Extract<DatapathEvent, { op: "ready" }>>;
   send(commands: readonly DatapathCommand[]): void;
   query(): Promise<DatapathSnapshot>;
+  /** The flows alive, those with the newest packets first. @param limit most of them */
+  flows(limit: number): Promise<readonly FlowRecord[]>;
+  /** Resolves when all that was sent before is applied, or nothing answers. */
+  settled(): Promise<void>;
+  /** The flow that a proxy's client port stands for. */
+  redirectedFlow(handle: number): RedirectedFlow | undefined;
   /** One echo request; `undefined` when no answer came in time. A verdict when our own datapath dropped the request. */
   ping(to: IpAddress, sequence: number, timeoutMs: number): Promise<PingResult | undefined>;
   readonly counters: DatapathCounters;
@@ -90,6 +99,7 @@ class WorkerLink implements DatapathLink {
   readonly #port: MessagePort;
   readonly #exited: Promise<void>;
   readonly #waiting = new Map<number, (snapshot: DatapathSnapshot | undefined) => void>();
+  readonly #flows = new Map<number, (flows: readonly FlowRecord[] | undefined) => void>();
   readonly #pings = new Map<number, (result: PingResult | undefined) => void>();
   #settleReady:
     | { resolve(event: Extract<DatapathEvent, { op: "ready" }>): void; reject(error: Error): void }
@@ -97,6 +107,8 @@ class WorkerLink implements DatapathLink {
   #waker: Waker | undefined;
   #nextQuery = 1;
   #nextPing = 1;
+  /** made when a proxy runs for the first time */
+  #redirects: { readonly buffer: SharedArrayBuffer; readonly view: RedirectView } | undefined;
   #hasExited = false;
   /** it was told to stop, or has said why it ended: its exit is no news */
   #isEnding = false;
@@ -120,6 +132,7 @@ class WorkerLink implements DatapathLink {
         this.#waker = undefined;
         this.#fail("EDGE_DATAPATH_STOPPED", "The datapath ended");
         for (const settle of this.#waiting.values()) settle(undefined);
+        for (const settle of this.#flows.values()) settle(undefined);
         for (const settle of this.#pings.values()) settle(undefined);
         resolve();
       })
@@ -127,7 +140,7 @@ class WorkerLink implements DatapathLink {
   }
 
   send(commands: readonly DatapathCommand[]): void {
-    if (commands.length > 0) this.#request({ commands });
+    if (commands.length > 0) this.#request({ commands: commands.map((command) => this.#withView(command)) });
   }
 
   async query(): Promise<DatapathSnapshot> {
@@ -137,6 +150,37 @@ class WorkerLink implements DatapathLink {
       throw new EdgeError("EDGE_DATAPATH_STOPPED", "Cannot query the datapath: it does not answer");
     }
     return snapshot;
+  }
+
+  async flows(limit: number): Promise<readonly FlowRecord[]> {
+    const flows = await this.#askFlows(limit);
+    if (flows === undefined) {
+      throw new EdgeError("EDGE_DATAPATH_STOPPED", "Cannot list flows: the datapath does not answer");
+    }
+    return flows;
+  }
+
+  async settled(): Promise<void> {
+    await this.#askFlows(0);
+  }
+
+  redirectedFlow(handle: number): RedirectedFlow | undefined {
+    return this.#redirects?.view.read(handle);
+  }
+
+  #askFlows(limit: number): Promise<readonly FlowRecord[] | undefined> {
+    const flows = this.#nextQuery++;
+    return settleOrTimeout(this.#flows, flows, QUERY_TIMEOUT_MS, () => this.#request({ flows, limit }));
+  }
+
+  /** Datapath and proxies meet in this memory. */
+  #withView(command: DatapathCommand): DatapathCommand {
+    if (command.op !== "proxy" || command.http + command.dns === 0) return command;
+    if (this.#redirects === undefined) {
+      const buffer = new SharedArrayBuffer(RedirectView.bytes);
+      this.#redirects = { buffer, view: new RedirectView(buffer) };
+    }
+    return { ...command, view: this.#redirects.buffer };
   }
 
   ping(to: IpAddress, sequence: number, timeoutMs: number): Promise<PingResult | undefined> {
@@ -172,6 +216,9 @@ class WorkerLink implements DatapathLink {
         break;
       case "snapshot":
         this.#waiting.get(event.query)?.(event.snapshot);
+        break;
+      case "flows":
+        this.#flows.get(event.query)?.(event.flows);
         break;
       case "pong":
         this.#pings.get(event.id)?.(

@@ -13,6 +13,7 @@ import { VERSION } from "../version.ts";
 import { Agent } from "./agent.ts";
 import { makePolicies } from "./engine_policies.ts";
 import { type HttpActions, type HttpServers, serveHttp } from "./http.ts";
+import type { ProxyStarters } from "./l7_keeper.ts";
 import { startDatapath } from "./link.ts";
 import { netlinkDoor } from "./netlink_door.ts";
 import { Network } from "./network.ts";
@@ -34,6 +35,9 @@ export interface MemberOptions {
     | "underlayMark"
     | "socket"
     | "httpListen"
+    | "policyConfirmTimeoutMs"
+    | "dnsListen"
+    | "dnsUpstreams"
   >;
   readonly mesh: MeshStateOptions;
   readonly isFromFile: boolean;
@@ -61,6 +65,8 @@ export interface RunningMember {
 /** Outer Ethernet, IP, UDP and Geneve (50), and WireGuard with its padding (95): Cilium's numbers since 1.20. */
 const TUNNEL_OVERHEAD_BYTES = 50 + 95;
 
+const RESOLV_CONF = "/etc/resolv.conf";
+
 /** By then the first sync is through, and the code for it is not needed again soon. */
 const START_IS_OVER_MS = 2_000;
 
@@ -77,6 +83,7 @@ export async function startMember(options: MemberOptions): Promise<RunningMember
     version: VERSION,
     mesh: options.mesh,
     isFromFile: options.isFromFile,
+    policyConfirmMs: config.policyConfirmTimeoutMs,
     datapath: {
       tun: config.tun,
       mtu: config.underlayMtuBytes - TUNNEL_OVERHEAD_BYTES,
@@ -92,6 +99,7 @@ export async function startMember(options: MemberOptions): Promise<RunningMember
     startDatapath,
     network: new Network(netlinkDoor()),
     policies: makePolicies(),
+    proxies: proxyStarters(config),
     store: options.store,
     source: options.source,
     clock: options.clock,
@@ -104,7 +112,10 @@ export async function startMember(options: MemberOptions): Promise<RunningMember
     ...(options.onSynced && { onSynced: options.onSynced }),
   });
   // first the socket: it tells whether another agent runs, before a device is touched
-  const http = await serveHttp(agent, { socket: config.socket, loopback: config.httpListen }, options.actions);
+  const http = await serveHttp(agent, { socket: config.socket, loopback: config.httpListen }, {
+    ...options.actions,
+    evaluate: (puts, deletes) => agent.evaluate(puts, deletes),
+  });
   try {
     await agent.start();
   } catch (error) {
@@ -120,5 +131,25 @@ export async function startMember(options: MemberOptions): Promise<RunningMember
       clearTimeout(trimming);
       await Promise.all([http.close(), agent.stop()]);
     },
+  };
+}
+
+/** The proxies' code is not loaded before a policy asks for it, or somebody for the resolver. */
+function proxyStarters({ dnsListen, dnsUpstreams }: MemberOptions["config"]): ProxyStarters {
+  return {
+    http: async (addresses, doors) => (await import("../proxy/http_proxy.ts")).startHttpProxy(addresses, doors),
+    dns: async (addresses, doors) => (await import("../proxy/dns_proxy.ts")).startDnsProxy(addresses, doors),
+    ...(dnsListen && {
+      resolver: async (doors) => {
+        const [{ startDnsResolver }, servers] = await Promise.all([
+          import("../proxy/dns_resolver.ts"),
+          import("../proxy/dns_servers.ts"),
+        ]);
+        const upstreams = dnsUpstreams.length > 0
+          ? servers.fixedServers(dnsUpstreams, dnsListen)
+          : servers.systemServers(RESOLV_CONF, dnsListen);
+        return startDnsResolver(dnsListen, upstreams, doors);
+      },
+    }),
   };
 }

@@ -115,12 +115,16 @@ export class NameKeeper {
     if (this.#isExpiring) return;
     this.#isExpiring = true;
     try {
-      const inUse = await this.#doors.addressesInUse();
+      this.#cache?.expire(this.#doors.nowMs(), () => true);
+      // connections are looked at only when some address waits for the answer
+      const inUse = (this.#cache?.dueCount ?? 0) > 0 ? await this.#doors.addressesInUse() : undefined;
       const cache = this.#cache;
       if (cache === undefined) return;
-      cache.expire(this.#doors.nowMs(), (address) => inUse.has(address));
+      if (inUse !== undefined) cache.expire(this.#doors.nowMs(), (address) => inUse.has(address));
       this.#publish();
       if (this.#hasUnsaved && this.#doors.nowMs() - this.#savedMs >= SAVE_EVERY_MS) this.#save();
+    } catch {
+      // the datapath is being started again: the next round asks anew
     } finally {
       this.#isExpiring = false;
     }

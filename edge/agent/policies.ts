@@ -7,8 +7,10 @@ import type { IpAddress } from "../../src/ip/address.ts";
 import type { MeshChange, MeshState } from "../../src/mesh/state.ts";
 import type { RuleRef } from "../../src/policy/engine.ts";
 import type { Direction } from "../../src/policy/model.ts";
+import type { Judging } from "../../src/policy/newly_dropped.ts";
 import type { Verdict } from "../../src/verdict.ts";
 import type { L7RuleOf } from "../proxy/doors.ts";
+import type { PolicyChange } from "./policy_trial.ts";
 import type { ProxyKind } from "./proxies.ts";
 
 /** Which proxies the rules in force for this member need. */
@@ -33,6 +35,10 @@ export interface Policies {
   readonly needs: ProxyNeeds;
   /** patterns of the names that rules in force mention, canonical */
   fqdnPatterns(): readonly string[];
+  /** Puts other values into force than those of the mesh state, or those again. @returns commands for the datapath */
+  override(change: PolicyChange): readonly DatapathCommand[];
+  /** The engine in force, and one that has a change on top of the mesh state. Nothing is put into force. */
+  tryChange(change: PolicyChange, mesh: MeshState): { readonly before: Judging; readonly after: Judging };
   /** Replaces the addresses of names. @returns commands for the datapath */
   putNames(names: ReadonlyMap<string, readonly string[]>): readonly DatapathCommand[];
   /** The identity that the datapath knows an address by. */

@@ -1,9 +1,10 @@
 /**
- * What a member keeps on disk, in four small doubled files (`state_file.ts`), each MessagePack:
+ * What a member keeps on disk, in five small doubled files (`state_file.ts`), each MessagePack:
  *
  *     identity   keys, and what the join brought: who we are and which hub we believe. Written at join only.
  *     clock      newest handshake stamp that may have been sent, newest trusted time. Written about once an hour.
  *     state      the entries last applied, so that a boot without the hub has peers and policies. Written on change, coalesced.
+ *     trial      policies of before a change that the hub was not heard after (`policy_trial.ts`); nothing else of the time.
  *     names      addresses that the DNS proxy learned for names of policies. At most once a minute, and only while there are any.
  *
  * A directory that cannot be written makes the agent degraded, not dead: `fault` says why.
@@ -12,6 +13,7 @@ import type { EntryValue } from "../../src/mesh/entries.ts";
 import { decodeMsgpack, encodeMsgpack } from "../sync/msgpack.ts";
 import { EdgeError, messageOf } from "../errors.ts";
 import type { DurableDir } from "./durable_dir.ts";
+import { readSavedTrial, type SavedTrial } from "./policy_trial.ts";
 import { StateFile } from "./state_file.ts";
 
 /** Keys of this device. Made before the first join, and kept whatever becomes of the membership. */
@@ -74,6 +76,7 @@ export class MemberStore {
   readonly #clock: StateFile;
   readonly #state: StateFile;
   readonly #names: StateFile;
+  readonly #trial: StateFile;
   readonly #dir: DurableDir;
   readonly #saves: number[] = [];
   readonly #notes: string[] = [];
@@ -85,6 +88,7 @@ export class MemberStore {
     this.#clock = new StateFile(dir, "clock");
     this.#state = new StateFile(dir, "state");
     this.#names = new StateFile(dir, "names");
+    this.#trial = new StateFile(dir, "trial");
   }
 
   /** Where the files are. */
@@ -94,7 +98,7 @@ export class MemberStore {
 
   /** Files written since start. */
   get writes(): number {
-    return this.#identity.writes + this.#clock.writes + this.#state.writes + this.#names.writes;
+    return this.#identity.writes + this.#clock.writes + this.#state.writes + this.#names.writes + this.#trial.writes;
   }
 
   /** What was repaired while loading. */
@@ -143,6 +147,16 @@ export class MemberStore {
     this.#save(this.#names, snapshot);
   }
 
+  loadTrial(): SavedTrial | undefined {
+    return this.#load(this.#trial, "trial", readSavedTrial);
+  }
+
+  /** @param trial undefined: every policy is confirmed */
+  saveTrial(trial: SavedTrial | undefined): void {
+    if (trial !== undefined) this.#save(this.#trial, trial);
+    else if (this.#trial.load().payload !== undefined) this.#trial.erase();
+  }
+
   /** How long the next save of the state should wait. */
   nextSaveDelayMs(nowMs: number): number {
     while (this.#saves.length > 0 && this.#saves[0]! < nowMs - HOUR_MS) this.#saves.shift();
@@ -156,6 +170,7 @@ export class MemberStore {
     try {
       this.#state.erase();
       this.#names.erase();
+      this.#trial.erase();
     } catch (error) {
       throw new EdgeError(
         "EDGE_STATE_UNWRITABLE",

@@ -12,7 +12,9 @@ import { MemberStore } from "../../../edge/agent/store.ts";
 import type { Timers } from "../../../edge/agent/timers.ts";
 import { EdgeError } from "../../../edge/errors.ts";
 import { SILENT_LOG } from "../../../edge/log.ts";
-import type { DatapathCommand, DatapathEvent, DatapathSnapshot } from "../../../src/datapath/control.ts";
+import type { DnsDoors } from "../../../edge/proxy/dns_doors.ts";
+import type { ProxyDoors } from "../../../edge/proxy/doors.ts";
+import type { DatapathCommand, DatapathEvent, DatapathSnapshot, FlowRecord } from "../../../src/datapath/control.ts";
 import { DatapathCounters } from "../../../src/datapath/counters.ts";
 import { ciphers, decode, NOW_MS, RECORD_KEY } from "../../src/mesh/fixtures.ts";
 
@@ -58,6 +60,7 @@ export class FakeLink implements DatapathLink {
   readonly options: DatapathOptions;
   onEvent: (event: DatapathEvent) => void = () => {};
   snapshot: DatapathSnapshot = { peers: [], flows: 0, policyRevision: 0, ruleHits: new Float64Array(), drops: [] };
+  flowRecords: readonly FlowRecord[] = [];
   pingResult: PingResult | undefined = { roundTripMs: 1.5 };
   isStopped = false;
 
@@ -96,6 +99,18 @@ export class FakeLink implements DatapathLink {
 
   query(): Promise<DatapathSnapshot> {
     return Promise.resolve(this.snapshot);
+  }
+
+  flows(): Promise<readonly FlowRecord[]> {
+    return Promise.resolve(this.flowRecords);
+  }
+
+  settled(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  redirectedFlow(): undefined {
+    return undefined;
   }
 
   ping(): Promise<PingResult | undefined> {
@@ -194,6 +209,12 @@ export interface FakeAgent {
   readonly link: FakeLink;
   /** the next starts of a datapath fail with these */
   readonly failures: EdgeError[];
+  /** proxies that were started, with their addresses, and what they were given */
+  readonly started: string[];
+  readonly proxyDoors: ProxyDoors | undefined;
+  readonly dnsDoors: DnsDoors | undefined;
+  /** Lets everything that waits for nothing but promises go on. */
+  settle(): Promise<void>;
   unixMs: number;
   clockBehindMs: number;
 }
@@ -209,10 +230,24 @@ export function makeAgent(
   const links: FakeLink[] = [];
   const failures: EdgeError[] = [];
   const notified: string[] = [];
-  const fake = { unixMs: NOW_MS, clockBehindMs: 0 };
+  const fake = {
+    unixMs: NOW_MS,
+    clockBehindMs: 0,
+    started: [] as string[],
+    proxyDoors: undefined as ProxyDoors | undefined,
+    dnsDoors: undefined as DnsDoors | undefined,
+    settle: async () => {
+      for (let i = 0; i < 50; i++) await Promise.resolve();
+    },
+  };
+  const startProxy = (kind: string, addresses: readonly string[]) => {
+    fake.started.push([kind, ...addresses].join(" "));
+    return Promise.resolve({ port: 40_000 + fake.started.length, stop: () => Promise.resolve() });
+  };
   const agent = new Agent({
     version: "0.0.0-test",
     isFromFile: options.isFromFile ?? false,
+    policyConfirmMs: 30_000,
     datapath: {
       tun: "edgemesh0",
       mtu: 1355,
@@ -237,6 +272,16 @@ export function makeAgent(
     },
     network: new Network(network),
     policies: makePolicies(),
+    proxies: {
+      http: (addresses, doors) => {
+        fake.proxyDoors = doors;
+        return startProxy("http", addresses);
+      },
+      dns: (addresses, doors) => {
+        fake.dnsDoors = doors;
+        return startProxy("dns", addresses);
+      },
+    },
     store,
     source,
     clock: {

@@ -223,7 +223,7 @@ describe("documents", () => {
     expect(enforcement.ingress).toBe(true);
     expect(policies.map((p: { name: string; state: string; selectsSelf: boolean }) => [p.name, p.state, p.selectsSelf]))
       .toEqual([["l4", "enforced", true], ["l7", "refused", true]]);
-    expect(policies[1].reason).toMatch(/http|L7/i);
+    expect(policies[1].reason).toMatch(/kafka/);
     expect(fake.agent.health.items().map(({ code }) => code)).toContain("policy-refused");
   });
 
