@@ -68,6 +68,7 @@ export const DROP_TOO_MANY_SEGMENTS = 321;
 export const DROP_BAD_OFFLOAD_HEADER = 322;
 export const DROP_TRUNCATED = 323;
 export const DROP_PROXY_REFUSED = 324;
+export const DROP_NO_REDIRECT = 325;
 
 /** Every drop reason with the name that counters, logs, metrics and pages print, and a sentence for people. */
 export const REASONS: ReadonlyMap<Verdict, { readonly name: string; readonly text: string }> = new Map([
@@ -124,6 +125,7 @@ export const REASONS: ReadonlyMap<Verdict, { readonly name: string; readonly tex
   [DROP_BAD_OFFLOAD_HEADER, { name: "BAD_OFFLOAD_HEADER", text: "Virtio header does not fit its packet" }],
   [DROP_TRUNCATED, { name: "TRUNCATED", text: "Datagram was larger than its slot" }],
   [DROP_PROXY_REFUSED, { name: "PROXY_REFUSED", text: "Refused by an L7 rule" }],
+  [DROP_NO_REDIRECT, { name: "NO_REDIRECT", text: "Packet between proxy and tunnel belongs to no flow of a proxy" }],
 ]);
 
 /** The printed name of a verdict: "FORWARD", a reason's name, or "REASON_<n>" for a number nobody defined. */

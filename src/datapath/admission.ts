@@ -5,7 +5,7 @@
  * which it was opened, whoever sent the packet at hand: so a rule that goes away cuts both halves, and an allowed flow never
  * notices a change. Facts: Cilium's decision procedure, `bpf/lib/conntrack.h`.
  */
-import { DROP_CT_INSERT_FAILED, FORWARD, type Verdict } from "../verdict.ts";
+import { DROP_CT_INSERT_FAILED, DROP_NO_PROXY, FORWARD, REDIRECT, type Verdict } from "../verdict.ts";
 import { PROTOCOL_ICMP, PROTOCOL_ICMP6 } from "../wire/numbers.ts";
 import { ICMP6_ECHO_REQUEST, ICMP_ECHO_REQUEST, type PacketInfo } from "../wire/packet.ts";
 import { counterOf, type Direction } from "./counters.ts";
@@ -17,7 +17,9 @@ const FLOWS_CREATED = counterOf("flowsCreated");
  * @param packet    the inner packet
  * @param direction of this packet, seen from this node
  * @param identity  of the other side
- * @returns FORWARD, a policy reason, or DROP_CT_INSERT_FAILED when the flow table is full of live flows
+ * @returns FORWARD; REDIRECT: `node.redirects` has the flow, and the packet goes to its proxy; a policy reason; DROP_NO_PROXY, also for
+ *          a TCP flow that was allowed without a proxy until now: it cannot go on, its ends have to connect anew; or
+ *          DROP_CT_INSERT_FAILED when the flow table is full of live flows
  */
 export function admit(node: Node, packet: PacketInfo, direction: Direction, identity: number, nowMs: number): Verdict {
   const { arena, conntrack, policy, counters } = node.parts;
@@ -29,7 +31,8 @@ export function admit(node: Node, packet: PacketInfo, direction: Direction, iden
       const verdict = policy.lookup(opened as Direction, identity, packet.protocol, port);
       if (verdict !== FORWARD) {
         conntrack.remove(flow);
-        return verdict;
+        if (verdict !== REDIRECT) return verdict;
+        return conntrack.isReply ? DROP_NO_PROXY : redirect(node, packet, direction, identity, nowMs);
       }
       conntrack.setRevision(flow, policy.revision);
     }
@@ -37,12 +40,26 @@ export function admit(node: Node, packet: PacketInfo, direction: Direction, iden
     return FORWARD;
   }
   if (isIcmpError(packet) && conntrack.findRelated(arena, packet, nowMs) >= 0) return FORWARD;
+  if (node.redirects !== undefined) {
+    const known = node.redirects.find(packet, direction, identity, nowMs);
+    if (known !== FORWARD) return known;
+  }
   const verdict = policy.lookup(direction, identity, packet.protocol, policyPort(packet, false));
+  if (verdict === REDIRECT) return redirect(node, packet, direction, identity, nowMs);
   if (verdict !== FORWARD) return verdict;
   if (isIcmpError(packet)) return FORWARD; // an error belongs to a flow or to none: it never starts one
   if (conntrack.insert(arena, packet, direction, identity, policy.revision, nowMs) < 0) return DROP_CT_INSERT_FAILED;
   counters.add(FLOWS_CREATED, 1);
   return FORWARD;
+}
+
+/** Policy hands the flow to a proxy: REDIRECT, or DROP_NO_PROXY. */
+function redirect(node: Node, packet: PacketInfo, direction: Direction, identity: number, nowMs: number): Verdict {
+  const { redirects } = node;
+  if (redirects === undefined) return DROP_NO_PROXY;
+  const verdict = redirects.begin(packet, direction, identity, nowMs);
+  if (verdict === REDIRECT) node.parts.counters.add(FLOWS_CREATED, 1);
+  return verdict;
 }
 
 /**

@@ -156,6 +156,8 @@ describe("ConntrackTable: flows and their directions", () => {
     bench.table.setRule(flow, 12);
     expect([...bench.table.flows(bench.nowMs)]).toEqual([{
       protocol: 17,
+      isEcho: false,
+      lastSeenSeconds: 1000,
       opener: Uint8Array.from(B4),
       responder: Uint8Array.from(A4),
       openerPort: 443,
