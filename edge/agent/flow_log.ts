@@ -10,7 +10,7 @@ import type { DnsFacts, HttpFacts, L7Record } from "../proxy/doors.ts";
 /** Requests and drops that are kept. */
 const CAPACITY = 1024;
 /** Flows let through that are kept, apart: they would drive out what is rarer. */
-const FLOW_CAPACITY = 512;
+export const FLOW_CAPACITY = 512;
 /** Characters of a text from the network. */
 const MAX_TEXT = 256;
 /** Addresses of one DNS answer. */

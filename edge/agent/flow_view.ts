@@ -1,10 +1,11 @@
 /** Makes the document of `GET /v1/flows` from the flow log and the mesh state: names and identities of both ends, filtered. */
+import type { FlowRecord } from "../../src/datapath/control.ts";
 import { IDENTITY_UNKNOWN } from "../../src/identity/reserved.ts";
 import { integer } from "../config_values.ts";
 import type { Agent } from "./agent.ts";
 import { API_VERSION, type FlowDocument, type FlowsDocument } from "./documents.ts";
 import { type CompileRegex, makeFlowFilter, REGEX_FILTERS } from "./flow_filter.ts";
-import type { FlowEntry, FlowPlace } from "./flow_log.ts";
+import { FLOW_CAPACITY, type FlowEntry, type FlowPlace } from "./flow_log.ts";
 import { PROTOCOL_NAMES, snapshotOf } from "./views.ts";
 
 /**
@@ -16,11 +17,13 @@ export async function flowsOf(agent: Agent, query: ReadonlyMap<string, readonly 
   const since = readCount(query, "since") ?? 0;
   const last = readCount(query, "last");
   const isWanted = makeFlowFilter(filters, await compilerFor(filters));
-  agent.flows.addDrops((await snapshotOf(agent)).drops);
+  const [{ drops }, live] = await Promise.all([snapshotOf(agent), liveFlowsOf(agent)]);
+  agent.flows.addDrops(drops);
+  agent.flows.addFlows(live);
   const { newest, lost, entries } = agent.flows.list(since);
   const names = namesByAddress(agent);
   const flows = entries.map((entry) => documentOf(entry, names, agent.mesh.self?.identity)).filter(isWanted);
-  // drops are taken over when somebody asks, later than requests of the same time
+  // drops and flows are taken over when somebody asks, later than requests of the same time
   flows.sort((a, b) => a.at < b.at ? -1 : a.at > b.at ? 1 : a.number - b.number);
   return {
     apiVersion: API_VERSION,
@@ -30,6 +33,15 @@ export async function flowsOf(agent: Agent, query: ReadonlyMap<string, readonly 
     lost,
     flows: last === undefined ? flows : last === 0 ? [] : flows.slice(-last),
   };
+}
+
+/** The newest flows; none while no datapath runs, or it does not answer. */
+async function liveFlowsOf(agent: Agent): Promise<readonly FlowRecord[]> {
+  try {
+    return await agent.link?.flows(FLOW_CAPACITY) ?? [];
+  } catch {
+    return []; // health says that it hangs
+  }
 }
 
 /** RE2 is loaded for those who use it. */

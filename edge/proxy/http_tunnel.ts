@@ -72,9 +72,9 @@ function checkUpgrade(judged: Judged): Judged {
   return judged;
 }
 
-function join(client: Socket, server: Socket, onEnd: () => void): void {
-  server.on("error", onEnd);
-  server.on("close", onEnd);
+/** Each end's last bytes still reach the other: the end of one is passed on by the pipe, and by the session when the server is gone. */
+function join(client: Socket, server: Socket, onBroken: () => void): void {
+  server.on("error", onBroken);
   client.pipe(server);
   server.pipe(client);
 }

@@ -95,6 +95,28 @@ describe("GET /v1/flows", () => {
     expect((await ask("")).document.newest).toBe(2);
   });
 
+  it("lists flows that are alive, each once", async () => {
+    live = [{
+      direction: "ingress",
+      source: "10.9.0.3",
+      destination: "10.9.0.2",
+      protocol: 6,
+      sourcePort: 4000,
+      destinationPort: 22,
+      identity: 65_795,
+      state: "established",
+      packets: 5,
+      bytes: 500,
+      replyPackets: 5,
+      replyBytes: 500,
+      lastSeenUnixMs: NOW_MS,
+      isRedirected: false,
+    }];
+    const { document } = await ask("?verdict=FORWARDED");
+    expect(document.flows).toMatchObject([{ number: 1, type: "L3_L4", source: { name: "edge1/m3" }, drop: null }]);
+    expect((await ask(`?since=${document.newest}`)).document.flows).toEqual([]);
+  });
+
   it("filters before it counts", async () => {
     for (let i = 0; i < 10; i++) addRequest(`/${i}`, i % 2 === 0 ? FORWARD : DROP_PROXY_REFUSED);
     const pathsOf = async (query: string) => (await ask(query)).document.flows.map((flow) => flow.http!.path);

@@ -424,6 +424,16 @@ describe("an upgrade", () => {
     expect(harness.records).toMatchObject([{ verdict: FORWARD, http: { status: 101, path: "/chat" } }]);
   });
 
+  it("carries the last bytes of a server that closes", async () => {
+    const last = "z".repeat(2 ** 20);
+    await start((socket) => {
+      socket.write("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n");
+      socket.end(last);
+    });
+    client.send(ask("websocket"));
+    expect((await client.ended()).split("\r\n\r\n")[1]).toBe(last);
+  });
+
   it("that the server does not agree to is answered as any request, and judges nothing of what follows", async () => {
     await start(OK);
     client.send(ask("websocket") + "GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n");
