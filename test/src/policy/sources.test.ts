@@ -1,7 +1,7 @@
 /** Peers that stand for other objects: CIDR groups, services, names, nodes. @see facts policy.md sections 5 and 8 */
 import { describe, expect, it } from "vitest";
 import { formatPrefix, parseAddress, parsePrefix } from "../../../src/ip/address.ts";
-import { ask, ccnp, cnp, DEFAULTS, makeWorld, memberLabels, MEMBERS, read, update, type World } from "./world.ts";
+import { ask, ccnp, cnp, DEFAULTS, makeWorld, MEMBERS, read, update, type World } from "./world.ts";
 
 const address = (text: string) => parseAddress(text)!;
 const group = (name: string, prefixes: string[], labels: Record<string, string> = {}) => ({
