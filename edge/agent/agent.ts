@@ -286,7 +286,7 @@ export class Agent {
 
   /** The stream that changes come by runs through the policies that they change. */
   get #mayCutHub(): boolean {
-    return this.#hub.state === "synced" && runsThroughMesh(this.#hub.localAddress, this.mesh.self?.addresses ?? []);
+    return runsThroughMesh(this.#hub.localAddress, this.mesh.self?.addresses ?? []);
   }
 
   /** Brings a change of the mesh state to the datapath and the machine. */

@@ -179,6 +179,7 @@ export class HubClient implements StateSource {
   }
 
   async #stay(socket: TLSSocket, head: Uint8Array, hub: string): Promise<Ending> {
+    const localAddress = localAddressOf(socket);
     const stream = new Stream(socket, {
       device: this.#device,
       caPin: this.#caPin,
@@ -187,7 +188,6 @@ export class HubClient implements StateSource {
       aeads: () => this.#aeads,
       synced: () => {
         this.#options.log.info("hub-synced", { hub });
-        const localAddress = stream.localAddress;
         this.#tell({ state: "synced", hub, ...(localAddress !== "" && { localAddress }) });
       },
       time: (unixMs) => {
@@ -195,6 +195,7 @@ export class HubClient implements StateSource {
       },
     });
     this.#stream = stream;
+    if (localAddress !== "") this.#tell({ state: "connecting", hub, localAddress });
     if (this.#stopping.signal.aborted) stream.close("stopped");
     try {
       return await stream.run(head);
@@ -209,6 +210,11 @@ export class HubClient implements StateSource {
     this.#status = { ...status, ...(hub !== undefined && { hub }), ...(hubUnixMs !== undefined && { hubUnixMs }) };
     this.#sink?.status(this.#status);
   }
+}
+
+/** This end's address, as text; empty while the runtime does not tell. */
+function localAddressOf(socket: TLSSocket): string {
+  return (socket.localAddress ?? "").replace(/^::ffff:(?=[0-9.]+$)/, "");
 }
 
 interface StreamContext {
@@ -262,7 +268,7 @@ class Stream {
 
   /** Of this end; "" when the runtime does not say. */
   get localAddress(): string {
-    return (this.#socket.localAddress ?? "").replace(/^::ffff:(?=[0-9.]+$)/, "");
+    return localAddressOf(this.#socket);
   }
 
   probe(): boolean {

@@ -19,7 +19,7 @@ export type SourceStatus = {
   hub?: string;
   /** the newest time that a hub signed, Unix milliseconds */
   hubUnixMs?: number;
-  /** address of this end of the connection, while it is synced; of a source without a connection none */
+  /** address of this end of the connection, while there is one; before its first frame, too */
   localAddress?: string;
 };
 

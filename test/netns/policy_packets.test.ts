@@ -125,7 +125,7 @@ function isPod({ cluster, reserved, serviceAccount, labels }: ScenarioEndpoint, 
 
 /** The first packet of a flow, of a kind that an ordinary program can send. */
 function isPacket({ side, isReply, http, dns, sni, proto, port }: Probe): boolean {
-  const isEcho = !proto.startsWith("ICMP") || port === 8 || port === 128;
+  const isEcho = proto === "ICMP" ? port === 8 : proto !== "ICMPv6" || port === 128;
   return side === "both" && !isReply && isEcho && PROTOCOLS.includes(proto) &&
     http === undefined && dns === undefined && sni === undefined;
 }
@@ -167,7 +167,7 @@ function writeScenario({ scenario, endpoints }: PacketScenario): void {
         defaultLocalCluster: config.policyDefaultLocalCluster,
         allowLocalhost: config.allowLocalhost,
       },
-      peers: nodes.filter((_, j) => j !== i).map(({ namedPorts: _ports, ...peer }) => peer),
+      peers: nodes.filter((_, j) => j !== i),
       namespaces: Object.fromEntries([...scenario.namespaces].map(([name, labels]) => [name, { labels }])),
       policies: scenario.policies,
     };

@@ -215,7 +215,7 @@ describe("documents", () => {
         policy("l4", { endpointSelector, ingress: [{ toPorts: [{ ports: [{ port: "80", protocol: "TCP" }] }] }] }),
         policy("l7", {
           endpointSelector,
-          ingress: [{ toPorts: [{ ports: [{ port: "80", protocol: "TCP" }], rules: { http: [{ method: "GET" }] } }] }],
+          ingress: [{ toPorts: [{ ports: [{ port: "80", protocol: "TCP" }], rules: { kafka: [{}] } }] }],
         }),
       ],
     });
