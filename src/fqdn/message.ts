@@ -202,7 +202,7 @@ interface ReadRecord {
 
 function readQuestion(bytes: Uint8Array, at: number): { value: DnsQuestion; end: number } | undefined {
   const name = readName(bytes, at);
-  if (name === undefined || name.end + 4 > bytes.length || name.hasPointer) return undefined;
+  if (name === undefined || name.end + 4 > bytes.length) return undefined;
   return {
     value: { name: name.text, type: readU16(bytes, name.end), class: readU16(bytes, name.end + 2) },
     end: name.end + 4,
@@ -251,8 +251,8 @@ function endOfRecords(bytes: Uint8Array, from: number, count: number): number {
   return at;
 }
 
-/** Reads a name. Pointers go back only, each further than the one before. */
-function readName(bytes: Uint8Array, start: number): { text: string; end: number; hasPointer: boolean } | undefined {
+/** Reads a name. Pointers go back only, each further than the one before: the first question has none, nothing is before it. */
+function readName(bytes: Uint8Array, start: number): { text: string; end: number } | undefined {
   let text = "";
   let at = start;
   let end = -1;
@@ -261,7 +261,7 @@ function readName(bytes: Uint8Array, start: number): { text: string; end: number
   for (let pointers = 0; pointers <= MAX_POINTERS;) {
     if (at >= bytes.length) return undefined;
     const length = bytes[at]!;
-    if (length === 0) return { text: text === "" ? "." : text, end: end < 0 ? at + 1 : end, hasPointer: pointers > 0 };
+    if (length === 0) return { text: text === "" ? "." : text, end: end < 0 ? at + 1 : end };
     if (length >= 0xc0) {
       if (at + 2 > bytes.length) return undefined;
       const target = readU16(bytes, at) & 0x3fff;

@@ -197,6 +197,7 @@ describe("resolve", () => {
     ["data that runs past the message", [0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 9, 0, 4, 1, 2, 3]],
     ["an alias that ends before its data", [0xc0, 12, 0, 5, 0, 1, 0, 0, 0, 9, 0, 4, 1, 99, 0, 0]],
     ["a record that is not there", []],
+    ["an alias to what stands in the header", [0xc0, 12, 0, 5, 0, 1, 0, 0, 0, 9, 0, 2, 0xc0, 8]],
   ])("reads nothing from an answer that has %s", (_, octets) => {
     const bytes = raw([1, 1, 0, 0], 1, "a", 1, "b", 0, 0, 1, 0, 1, ...octets);
     expect(readAnswers(bytes, readHead(bytes)!)).toBeUndefined();
