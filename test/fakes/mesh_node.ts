@@ -11,7 +11,15 @@ import { Datapath } from "../../src/datapath/datapath.ts";
 import { parseAddress, parsePrefixOrAddress } from "../../src/ip/address.ts";
 import { formatUnderlayAddr, parseUnderlayAddr } from "../../src/ip/underlay_addr.ts";
 import { IpCache } from "../../src/ipcache/ipcache.ts";
-import { KIND_DENY, KIND_FORWARD, KIND_NO_RULE, makeDecision, makeKey } from "../../src/policy/decision.ts";
+import {
+  KIND_DENY,
+  KIND_DNS,
+  KIND_FORWARD,
+  KIND_HTTP,
+  KIND_NO_RULE,
+  makeDecision,
+  makeKey,
+} from "../../src/policy/decision.ts";
 import { type DirectionUpdate, PolicyTable, type PolicyUpdate } from "../../src/policy/table.ts";
 import type { AeadName, Ciphers } from "../../src/ports.ts";
 import { WireGuard } from "../../src/tunnel/wireguard.ts";
@@ -211,8 +219,10 @@ export interface TestRule {
   readonly identity: number;
   readonly protocol: number;
   readonly port: number;
-  readonly verdict: "allow" | "deny";
+  readonly verdict: "allow" | "deny" | "http" | "dns";
 }
+
+const KINDS = { allow: KIND_FORWARD, deny: KIND_DENY, http: KIND_HTTP, dns: KIND_DNS };
 
 const OPEN: DirectionUpdate = {
   isEnforced: false,
@@ -235,7 +245,7 @@ export function directionOf(rules: readonly TestRule[] | undefined): DirectionUp
     const keys = own.map((rule) => ({ key: makeKey(rule.protocol, rule.port), rule })).sort((a, b) => a.key - b.key);
     const block = [0, closed];
     for (const { key, rule } of keys) {
-      block.push(key, makeDecision(rule.verdict === "allow" ? KIND_FORWARD : KIND_DENY, rule.index), key + 1, closed);
+      block.push(key, makeDecision(KINDS[rule.verdict], rule.index), key + 1, closed);
     }
     classes.push(number, block.length / 2);
     segments.push(...block);
