@@ -77,8 +77,10 @@ export function judgedBy(
   asked: readonly { readonly rule: ExplainedRule; readonly ranges: Uint32Array }[],
   key: number,
 ): JudgedBy[] {
-  const matching = asked.filter(({ ranges }) => holds(ranges, key)).map(({ rule }) => rule);
-  return alternativesOf(matching, decidingOf(matching));
+  // a rule stands there twice when it has ports both by number and by name
+  const matching = new Set(asked.filter(({ ranges }) => holds(ranges, key)).map(({ rule }) => rule));
+  const inOrder = [...matching];
+  return alternativesOf(inOrder, decidingOf(inOrder));
 }
 
 /** The first that decides. @param matching strongest first */

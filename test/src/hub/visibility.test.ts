@@ -4,7 +4,9 @@ import { Bitset } from "../../../src/hub/bitset.ts";
 import { computeViews } from "../../../src/hub/visibility.ts";
 import { labelsOfMember } from "../../../src/identity/member_labels.ts";
 import type { Policy } from "../../../src/policy/model.ts";
+import { Reach } from "../../../src/policy/reach.ts";
 import { readPolicy } from "../../../src/policy/read_policy.ts";
+import { documentArb, labelsOf, makeSources, memberArb, settingsArb } from "../policy/generate.ts";
 
 const settings = { enforcementMode: "default", defaultLocalCluster: true, allowLocalhost: "always" } as const;
 const names = ["web", "client", "db", "other"];
@@ -16,7 +18,11 @@ const classes = names.map((app, i) => ({
 function policy(kind: string, name: string, spec: unknown): Policy {
   const apiVersion = kind === "NetworkPolicy" ? "networking.k8s.io/v1" : "cilium.io/v2";
   const metadata = kind.includes("Clusterwide") ? { name } : { name, namespace: "default" };
-  const result = readPolicy({ apiVersion, kind, metadata, spec });
+  return readOne({ apiVersion, kind, metadata, spec });
+}
+
+function readOne(document: unknown): Policy {
+  const result = readPolicy(document, { nodeSelectorLabels: true });
   if ("errors" in result) throw new Error(JSON.stringify(result.errors));
   return result.policy;
 }
@@ -180,5 +186,78 @@ describe("Bitset", () => {
       set.fill();
       for (let n = 0; n < 140; n++) expect(set.has(n)).toBe(n < 100);
     }));
+  });
+
+  it("reopens what a normal deny closes where the admin tier accepts it, and hides nothing under audit mode", () => {
+    const deny = policy("CiliumNetworkPolicy", "deny", {
+      endpointSelector: app("web"),
+      ingressDeny: [{ fromEndpoints: [{}] }],
+      egressDeny: [{ toEndpoints: [{}] }],
+    });
+    const accept = (tier: string) =>
+      readOne({
+        apiVersion: "policy.networking.k8s.io/v1alpha2",
+        kind: "ClusterNetworkPolicy",
+        metadata: { name: "admin" },
+        spec: {
+          tier,
+          priority: 1,
+          subject: { namespaces: {} },
+          ingress: [{ action: "Accept", from: [{ pods: { podSelector: app("db") } }] }],
+        },
+      });
+    const hidden = ALL.filter((pair) => !pair.includes("web"));
+    expect(pairs([deny])).toEqual(hidden);
+    expect(pairs([deny, accept("Baseline")])).toEqual(hidden);
+    expect(pairs([deny, accept("Admin")])).toEqual([...hidden, "db-web"].sort());
+    expect(pairs([deny], { auditMode: true } as never)).toEqual(ALL);
+  });
+
+  it("sends a policy for hosts to all with the host firewall, and to nobody without", () => {
+    const hosts = policy("CiliumClusterwideNetworkPolicy", "hosts", {
+      nodeSelector: { matchLabels: { zone: "a" } },
+      ingress: [{ fromEntities: ["health"] }],
+      egress: [{ toEntities: ["health"] }],
+    });
+    const views = (hostFirewall: boolean) => computeViews(classes, [hosts], { ...settings, hostFirewall }, "edge1");
+    expect(views(true).map((view) => [view.policies, view.peers])).toEqual(
+      classes.map(() => [["CiliumClusterwideNetworkPolicy//hosts"], undefined]),
+    );
+    expect(views(false).map(({ policies }) => policies)).toEqual(classes.map(() => []));
+  });
+
+  it("never hides two members between whom any packet may pass, on random policies of all kinds", () => {
+    let hidden = 0;
+    const world = fc.record({
+      settings: settingsArb,
+      documents: fc.array(documentArb, { maxLength: 6 }),
+      members: fc.array(memberArb, { minLength: 2, maxLength: 6 }),
+    });
+    fc.assert(
+      fc.property(world, ({ settings, documents, members }) => {
+        const policies = documents.map(readOne);
+        const reach = new Reach(policies, settings, makeSources());
+        const views = computeViews(
+          members.map((member, i) => ({ identity: 65_792 + i, labels: labelsOf(member) })),
+          policies,
+          settings.policy,
+          settings.cluster,
+        );
+        const asMember = (at: number) => ({
+          labels: labelsOf(members[at]!),
+          namedPorts: members[at]!.namedPorts,
+          nodeLabels: members[at]!.labels,
+        });
+        for (let a = 0; a < members.length; a++) {
+          for (let b = 0; b < a; b++) {
+            const sees = views[a]!.peers?.has(b) ?? true;
+            if (!sees) hidden++;
+            if (!sees) expect(reach.mayTalk(asMember(a), asMember(b))).toBe(false);
+          }
+        }
+      }),
+      { seed: 7, numRuns: 600 },
+    );
+    expect(hidden).toBeGreaterThan(100);
   });
 });

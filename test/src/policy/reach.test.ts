@@ -4,11 +4,12 @@ import { labelsOfMember } from "../../../src/identity/member_labels.ts";
 import { keyOfPolicy, type Policy } from "../../../src/policy/model.ts";
 import { Reach } from "../../../src/policy/reach.ts";
 import { readPolicy } from "../../../src/policy/read_policy.ts";
-import { documentArb, labelsOf, memberArb, settingsArb } from "./generate.ts";
+import { REDIRECT } from "../../../src/verdict.ts";
+import { documentArb, labelsOf, makeSources, memberArb, settingsArb } from "./generate.ts";
 import { judge, type Other } from "./naive.ts";
 
 function read(document: unknown): Policy {
-  const result = readPolicy(document);
+  const result = readPolicy(document, { nodeSelectorLabels: true });
   if ("errors" in result) throw new Error(JSON.stringify(result.errors));
   return result.policy;
 }
@@ -34,12 +35,13 @@ describe("Reach", () => {
           }));
           const subject = (one: Other) => ({ ...one, identity: 0, namespace: "" });
           const flows = PROTOCOLS.flatMap((protocol) => PORTS.map((port) => ({ protocol, port })));
+          const isOpen = (verdict: number) => verdict === 0 || verdict === REDIRECT;
           const starts = (from: Other, to: Other) =>
             flows.some((flow) =>
-              judge(docs, subject(from), settings, to, { ...flow, direction: 1 }) === 0 &&
-              judge(docs, subject(to), settings, from, { ...flow, direction: 0 }) === 0
+              isOpen(judge(docs, subject(from), settings, to, { ...flow, direction: 1 })) &&
+              isOpen(judge(docs, subject(to), settings, from, { ...flow, direction: 0 }))
             );
-          const reach = new Reach(docs.map(read), settings);
+          const reach = new Reach(docs.map(read), settings, makeSources());
           const expected = starts(a!, b!) || starts(b!, a!);
           expected ? open++ : closed++;
           expect(reach.mayTalk(a!, b!)).toBe(expected);
