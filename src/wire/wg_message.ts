@@ -5,7 +5,8 @@
  *     type 1 initiation  0 type | 4 sender | 8 ephemeral | 40 static+tag | 88 timestamp+tag | 116 mac1 | 132 mac2
  *     type 2 response    0 type | 4 sender | 8 receiver | 12 ephemeral | 44 empty+tag | 60 mac1 | 76 mac2
  *     type 3 cookie      0 type | 4 receiver | 8 nonce (24) | 32 cookie+tag
- *     type 4 transport   0 type | 4 receiver | 8 counter (64 bits) | 16 ciphertext | tag (16)
+ *     type 4 transport   0 type | 4 receiver | 8 counter (64 bits) | 16 ciphertext | tag (16; between
+ *                        members that seal with AEGIS-128L 32, see src/tunnel/aead.ts)
  *
  * Hot file: `readMessageType` and `writeTransportHeader` run once per packet.
  */
@@ -19,7 +20,7 @@ export const MESSAGE_TRANSPORT = 4;
 export const INITIATION_BYTES = 148;
 export const RESPONSE_BYTES = 92;
 export const COOKIE_BYTES = 64;
-/** Header and tag of a transport message: its smallest size, that of a keepalive. */
+/** Header and tag of a transport message: its smallest size, that of a keepalive under the shortest tag. */
 export const TRANSPORT_MIN_BYTES = 32;
 export const TRANSPORT_HEADER_BYTES = 16;
 
