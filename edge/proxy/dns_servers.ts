@@ -13,11 +13,6 @@ const DNS_PORT = 53;
 /** As many as the C library takes (resolv.conf(5), MAXNS). */
 const MAX_SERVERS = 3;
 
-/** Those that settings name, or the system's. @param listen where the resolver itself listens: never asked */
-export function nameServersOf(upstreams: readonly AddressPort[], listen: AddressPort): NameServers {
-  return upstreams.length > 0 ? fixedServers(upstreams, listen) : systemServers("/etc/resolv.conf", listen);
-}
-
 /** Servers that do not change. @param listen where the resolver itself listens: never asked */
 export function fixedServers(servers: readonly AddressPort[], listen: AddressPort): NameServers {
   const others = servers.filter((server) => !isOneself(server, listen));

@@ -2,59 +2,23 @@
  * DNS rules with real packets: member a asks the name server on member b, straight and through its own resolver (`--dns-listen`),
  * over UDP and, where an answer is cut short, TCP. What is refused, what the server sees of its client, and what `observe` shows.
  */
-import { writeFileSync } from "node:fs";
-import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Running, until } from "../../scripts/lab/lab.ts";
+import { DnsPrograms } from "./dns_programs.ts";
 import { Mesh } from "./mesh.ts";
 
 const RESOLVER = "127.0.0.53";
-/** Every name has one address; one that starts with "big" has 200, by TCP. TXT tells who asks. */
-const SERVER = `
-const packet = require(process.argv[2]);
-const answer = (query, from, isTcp) => {
-  const { id, questions } = packet.decode(query);
-  const { name, type } = questions[0];
-  const isBig = name.startsWith("big") && type === "A";
-  const one = (data) => ({ type, name, ttl: 60, data });
-  const answers = type === "TXT" ? [one(from)] : type !== "A" ? [] : !isBig ? [one("198.51.100.7")] :
-    isTcp ? Array.from({ length: 200 }, (_, i) => one("198.51.100." + i)) : [];
-  const flags = packet.RECURSION_AVAILABLE | (isBig && !isTcp ? packet.TRUNCATED_RESPONSE : 0);
-  return packet.encode({ type: "response", id, flags, questions, answers });
-};
-const udp = require("node:dgram").createSocket("udp6");
-udp.on("message", (query, { address, port }) => udp.send(answer(query, address, false), port, address));
-const tcp = require("node:net").createServer((socket) => socket.on("error", () => {}).on("data", (chunk) => {
-  const message = answer(chunk.subarray(2), socket.remoteAddress, true);
-  socket.write(Buffer.concat([Buffer.from([message.length >> 8, message.length & 255]), message]));
-}));
-tcp.listen(53, "::", () => udp.bind(53, "::", () => console.log("ready")));
-`;
-/** argv: server, type, name. Prints the answers' count and the first, or the error's code. */
-const CLIENT = `
-const { Resolver } = require("node:dns");
-const resolver = new Resolver({ timeout: 2000, tries: 1 });
-const [server, type, name] = process.argv.slice(2);
-resolver.setServers([server]);
-resolver.resolve(name, type, (error, found) => console.log(error ? error.code : found.length + " " + found.flat()[0]));
-`;
-
 let mesh: Mesh;
 let server: Running;
-let client: string;
+let programs: DnsPrograms;
 
 beforeAll(async () => {
   mesh = await Mesh.start(["a", "b"]);
   await mesh.join("b", "--label", "app=dns");
   const upstream = await mesh.address("b");
   await mesh.join("a", "--label", "app=client", "--dns-listen", `${RESOLVER}:53`, "--dns-upstream", upstream);
-  const file = join(mesh.agent("b").node.dir, "dns.cjs");
-  writeFileSync(file, SERVER);
-  client = join(mesh.agent("a").node.dir, "ask.cjs");
-  writeFileSync(client, CLIENT);
-  const library = join(import.meta.dirname, "../../node_modules/dns-packet/index.js");
-  server = mesh.lab.start("b", "dns", ["node", file, library]);
-  await server.saw(/^ready$/m);
+  programs = new DnsPrograms(mesh.lab);
+  server = await programs.serve("b");
 }, 120_000);
 
 afterAll(async () => {
@@ -76,10 +40,7 @@ spec:
     - toFQDNs: [{ matchName: www.example.com }]
 `;
 
-/** What a program on a is told by a name server. */
-async function ask(at: string, name: string, type = "A"): Promise<string> {
-  return (await mesh.lab.run("a", ["node", client, at, type, name])).stdout.trim();
-}
+const ask = (at: string, name: string, type = "A") => programs.ask("a", at, name, type);
 
 describe("DNS rules", () => {
   it("let the names through that they say, from the member's own address, and refuse the others", async () => {
