@@ -133,8 +133,7 @@ export const SETTINGS = {
   memberAead: setting<MemberAeadSetting>({
     flag: "member-aead",
     value: "CIPHER",
-    help:
-      "what to offer other members instead of ChaCha20-Poly1305: auto (aegis128l, aes256gcm: what the CPU has instructions for), one of them, or off",
+    help: "faster ciphers to offer other members: auto (where the CPU has AES), aegis128l, aes256gcm, or off",
     default: "auto",
     parse: values.choice("auto", "aegis128l", "aes256gcm", "off"),
     scopes: ["agent"],
