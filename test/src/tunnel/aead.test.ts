@@ -1,4 +1,5 @@
 /** AEADs between members: keys, what each side seals with, how the other finds out, and what happens when records change. */
+import fc from "fast-check";
 import { beforeAll, describe, expect, it } from "vitest";
 import { loadSodiumWasm } from "../../../edge/ciphers_wasm.ts";
 import { readU32LE, writeU32LE } from "../../../src/bytes/integers.ts";
@@ -9,7 +10,7 @@ import { deriveAeadKey, factsOf, makeAeadKey } from "../../../src/tunnel/aead.ts
 import { ReceiveKeys } from "../../../src/tunnel/receive_keys.ts";
 import { isUsable } from "../../../src/tunnel/sending.ts";
 import { Session } from "../../../src/tunnel/session.ts";
-import { DROP_BAD_TAG } from "../../../src/verdict.ts";
+import { DROP_BAD_TAG, DROP_COUNTER_RANGE, FORWARD } from "../../../src/verdict.ts";
 import { AT_TRANSPORT_COUNTER, AT_TRANSPORT_RECEIVER, MESSAGE_TRANSPORT } from "../../../src/wire/wg_message.ts";
 import { type FakeNode, WireGuardPair } from "../../fakes/wireguard_pair.ts";
 
@@ -300,6 +301,30 @@ describe("the first message of a session", () => {
     expect(forged).toEqual(new Array(7).fill(DROP_BAD_TAG));
     expect(pair.b.got).toEqual([0]);
     expect(pair.toA.current?.receiveKey?.aead).toBe("aegis128l");
+  });
+
+  it("is found among anything at all under the right index, of any length", () => {
+    const pair = makePair({ b: {} });
+    const held: Uint8Array[] = [];
+    pair.network.tap = ({ bytes }) => {
+      const isData = readU32LE(bytes, 0) === MESSAGE_TRANSPORT;
+      if (isData) held.push(bytes);
+      return !isData;
+    };
+    pair.connect();
+    const session = pair.toA.next!;
+    expect(session.receiveKey).toBeUndefined();
+    fc.assert(fc.property(fc.uint8Array({ minLength: 24, maxLength: 300 }), (rest) => {
+      const bytes = new Uint8Array(8 + rest.length);
+      writeU32LE(bytes, 0, MESSAGE_TRANSPORT);
+      writeU32LE(bytes, AT_TRANSPORT_RECEIVER, session.localIndex);
+      bytes.set(rest, 8);
+      expect([DROP_BAD_TAG, DROP_COUNTER_RANGE]).toContain(pair.b.receive(bytes, pair.a.address));
+      expect(pair.toA.next).toBe(session);
+      expect(session.receiveKey).toBeUndefined();
+    }));
+    for (const bytes of held) expect(pair.b.receive(bytes, pair.a.address)).toBe(FORWARD);
+    expect(pair.b.got).toEqual([0]);
   });
 
   it("settles the AEAD: what any other of the session's keys made is refused from then on", () => {
