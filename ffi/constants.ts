@@ -51,6 +51,7 @@ export const IPV6_TCLASS = 67;
 
 // linux/udp.h
 export const SOL_UDP = 17;
+export const UDP_NO_CHECK6_RX = 102;
 export const UDP_SEGMENT = 103;
 export const UDP_GRO = 104;
 
@@ -128,3 +129,11 @@ export const RT_SCOPE_UNIVERSE = 0;
 export const RT_SCOPE_LINK = 253;
 export const RT_SCOPE_NOWHERE = 255;
 export const RTN_UNICAST = 1;
+
+// linux/fib_rules.h
+export const RTM_NEWRULE = 32;
+export const RTM_DELRULE = 33;
+export const FRA_DST = 1;
+export const FRA_PRIORITY = 6;
+export const FRA_UID_RANGE = 20;
+export const FR_ACT_PROHIBIT = 8;

@@ -18,6 +18,8 @@ const REQUEST_BYTES = 1024;
 const ANSWER_BYTES = 65536;
 /** The answer is there when the request returns; this is for a kernel that loses it. */
 const ANSWER_SECONDS = 5;
+/** Before the rules that other programs make without a wish (32766 and down), behind the table of local addresses (0). */
+const GUARD_PRIORITY = 90;
 /** A listing during which something changed is asked for again. */
 const LIST_TRIES = 5;
 
@@ -51,6 +53,14 @@ export interface DeviceRoute {
   readonly metric?: number;
   /** absent: main (254) */
   readonly table?: number;
+}
+
+/** Users of this machine, by number, who may not send to an address. */
+export interface UserGuard {
+  readonly destination: IpPrefix;
+  /** 0 to 2^32 - 2, both included */
+  readonly firstUser: number;
+  readonly lastUser: number;
 }
 
 /** A route of the machine, for conflict checks. Only unicast routes are listed; `index` is 0 for one with several next hops. */
@@ -220,6 +230,40 @@ export class Netlink {
     this.#mustAck(`Cannot remove route "${formatPrefix(maskedPrefix(route.destination))}"`, result);
   }
 
+  /**
+   * Refuses what programs of other users send to an address, with a rule of the routing policy; that it is there already is fine.
+   * Packets that come in, and those of the users left out, are not touched.
+   */
+  addGuard(guard: UserGuard): void {
+    this.#writeGuard(C.RTM_NEWRULE, C.NLM_F_CREATE | C.NLM_F_EXCL, guard);
+    const result = this.#transact();
+    if (result !== -E.EEXIST) this.#mustAck(`Cannot guard "${formatPrefix(maskedPrefix(guard.destination))}"`, result);
+  }
+
+  /** Takes `addGuard` back; that it is not there is fine. */
+  removeGuard(guard: UserGuard): void {
+    this.#writeGuard(C.RTM_DELRULE, 0, guard);
+    const result = this.#transact();
+    if (result === -ENOENT) return;
+    this.#mustAck(`Cannot remove the guard of "${formatPrefix(maskedPrefix(guard.destination))}"`, result);
+  }
+
+  /** A rule has the layout of a route; its action stands where the route's type does. */
+  #writeGuard(type: number, flags: number, { destination, firstUser, lastUser }: UserGuard): void {
+    const at = this.#start(type, flags, RTMSG.size);
+    const bytes = this.#writer.bytes;
+    const masked = maskedPrefix(destination);
+    bytes[at + RTMSG.family] = masked.address.length === 16 ? C.AF_INET6 : C.AF_INET;
+    bytes[at + RTMSG.destinationLength] = masked.length;
+    bytes[at + RTMSG.type] = C.FR_ACT_PROHIBIT;
+    this.#writer.attribute(C.FRA_DST, masked.address);
+    this.#writer.attributeU32(C.FRA_PRIORITY, GUARD_PRIORITY);
+    const users = new Uint8Array(8);
+    writeU32LE(users, 0, firstUser);
+    writeU32LE(users, 4, lastUser);
+    this.#writer.attribute(C.FRA_UID_RANGE, users);
+  }
+
   #writeRoute(type: number, flags: number, route: DeviceRoute): void {
     const at = this.#start(type, flags, RTMSG.size);
     const bytes = this.#writer.bytes;
@@ -335,6 +379,7 @@ export class Netlink {
 }
 
 const ESRCH = 3;
+const ENOENT = 2;
 
 function isAddress(value: Uint8Array | undefined): value is Uint8Array {
   return value !== undefined && (value.length === 4 || value.length === 16);

@@ -241,6 +241,7 @@ export class Agent {
     this.#cancelSave?.();
     await Promise.all([this.doors.source.stop(), this.l7.stop()]);
     await this.#keeper.stop();
+    this.doors.network.release();
     if (this.#hasUnsaved) this.#saveState();
     this.#stamps.end();
   }

@@ -1,10 +1,13 @@
 /** The real `NetworkDoor`: rtnetlink through `ffi/netlink.ts`. */
+import process from "node:process";
 import { formatPrefix, type IpPrefix, maskedPrefix, parsePrefix } from "../../src/ip/address.ts";
-import { type Netlink, openNetlink } from "../../ffi/netlink.ts";
+import { type Netlink, openNetlink, type UserGuard } from "../../ffi/netlink.ts";
 import { EdgeError, errnoOf, messageOf } from "../errors.ts";
 import type { NetworkDoor } from "./network.ts";
 
 const MAIN_TABLE = 254;
+/** the largest user number but one: 2^32 - 1 is nobody */
+const LAST_USER = 0xffff_fffe;
 
 /** Opens a netlink socket at each call: they are rare, and a socket kept for months collects nothing this way. */
 export function netlinkDoor(): NetworkDoor {
@@ -50,7 +53,19 @@ export function netlinkDoor(): NetworkDoor {
     removeAddress: (index, text) => run((netlink) => netlink.removeAddress(index, prefixOf(text))),
     addRoute: (index, text) => run((netlink) => netlink.addRoute({ destination: prefixOf(text), index })),
     removeRoute: (index, text) => run((netlink) => netlink.removeRoute({ destination: prefixOf(text), index })),
+    guard: (text) => run((netlink) => guardsOf(text).forEach((guard) => netlink.addGuard(guard))),
+    unguard: (text) => run((netlink) => guardsOf(text).forEach((guard) => netlink.removeGuard(guard))),
   };
+}
+
+/** All users but root, who may do anything anyway, and the one that we are. */
+function guardsOf(text: string): UserGuard[] {
+  const destination = prefixOf(text);
+  const self = process.getuid?.() ?? 0;
+  const ranges = self === 0 ? [[1, LAST_USER]] : [[1, self - 1], [self + 1, LAST_USER]];
+  return ranges.flatMap(([firstUser, lastUser]) =>
+    firstUser! <= lastUser! ? [{ destination, firstUser: firstUser!, lastUser: lastUser! }] : []
+  );
 }
 
 function prefixOf(text: string): IpPrefix {

@@ -6,7 +6,8 @@
  * that they did not make.
  */
 import { formatPrefix, maskedPrefix, parsePrefix, parsePrefixOrAddress, prefixContains } from "../../src/ip/address.ts";
-import { EdgeError } from "../errors.ts";
+import { PROXY_SERVER_ROUTES } from "../../src/datapath/proxy_addresses.ts";
+import { EdgeError, messageOf } from "../errors.ts";
 
 /** An address of an interface of this machine. */
 export interface LocalAddress {
@@ -35,6 +36,9 @@ export interface NetworkDoor {
   removeAddress(interfaceIndex: number, prefix: string): void;
   addRoute(interfaceIndex: number, prefix: string): void;
   removeRoute(interfaceIndex: number, prefix: string): void;
+  /** Lets no program of another user send to a prefix; that it is so already is fine. */
+  guard(prefix: string): void;
+  unguard(prefix: string): void;
 }
 
 /** What the TUN device should have. */
@@ -55,6 +59,8 @@ export class Network {
   readonly #door: NetworkDoor;
   #madeAddresses = new Set<string>();
   #madeRoutes = new Set<string>();
+  #guarded = new Set<string>();
+  #guardFault: string | undefined;
   #madeOn = 0;
 
   constructor(door: NetworkDoor) {
@@ -74,7 +80,40 @@ export class Network {
     const conflict = conflictOf(usable, index, this.#door.addresses(), this.#door.routes());
     if (conflict !== undefined) throw new EdgeError("EDGE_CIDR_CONFLICT", conflict);
     this.#door.setUp(index, plan.mtuBytes);
+    this.#alignGuards(usable);
     return this.#alignAddresses(index, usable) + this.#alignRoutes(index, usable);
+  }
+
+  /**
+   * Why programs of other users can reach servers past a proxy of this node; undefined: they cannot, or no proxy runs. A kernel
+   * without routing policy rules is one reason, a machine with one user only another.
+   */
+  get guardFault(): string | undefined {
+    return this.#guardFault;
+  }
+
+  /** Takes back what does not go with the device. */
+  release(): void {
+    this.#alignGuards(undefined);
+  }
+
+  /** What is sent to a proxy's server address goes on to the server as the flow's own: nobody but the proxy may. */
+  #alignGuards(plan: NetworkPlan | undefined): void {
+    const wanted = PROXY_SERVER_ROUTES.filter((prefix) => plan?.routes.includes(prefix));
+    this.#guardFault = undefined;
+    try {
+      for (const prefix of wanted) {
+        this.#door.guard(prefix); // each time: others may have flushed all rules
+        this.#guarded.add(prefix);
+      }
+      for (const prefix of this.#guarded) {
+        if (wanted.includes(prefix)) continue;
+        this.#guarded.delete(prefix);
+        this.#door.unguard(prefix);
+      }
+    } catch (error) {
+      this.#guardFault = messageOf(error);
+    }
   }
 
   /** The device is gone, and with it all that was made on it. */

@@ -124,6 +124,17 @@ describe.skipIf(noNetwork)(`netlink on ${runtimeName}${noNetwork}`, () => {
     other.close();
   });
 
+  it("a guard is made once, and is taken back", () => {
+    const families = ["169.254.101.2/32", ...(hasIpv6 ? ["fd65:6d65:7368::2/128"] : [])];
+    for (const text of families) {
+      const guard = { destination: prefix(text), firstUser: 0, lastUser: 0 };
+      netlink.addGuard(guard);
+      netlink.addGuard(guard);
+      netlink.removeGuard(guard);
+      netlink.removeGuard(guard);
+    }
+  });
+
   it("a link that is not there gives an error that names it", () => {
     const gone = 99_999;
     expect(() => netlink.setLinkUp(gone, 1355)).toThrow(

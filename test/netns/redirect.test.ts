@@ -3,11 +3,13 @@
  * addresses on), hand them to a program, and take back what that program sends. Two members; `a` has a relay in the place of a proxy,
  * `b` is edgemesh from a mesh file. The relay passes everything on, so the two ends must not notice it.
  */
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
 import { Lab, type Running } from "../../scripts/lab/lab.ts";
 import { type End, makeEnd, startFromMesh } from "../../scripts/lab/peers.ts";
 import { formUnderTest } from "../../scripts/lab/program.ts";
+import { proxyServerAddress } from "../../src/datapath/proxy_addresses.ts";
 import type { TestRule } from "../fakes/mesh_node.ts";
 import { TRAFFIC } from "./mesh.ts";
 import type { RelayConfig } from "./relay_member.ts";
@@ -66,6 +68,18 @@ async function checkTraffic(lab: Lab, client: End, server: End): Promise<void> {
   }
 }
 
+/** Programs of other users must not reach servers past the proxy: they are refused at once, not left waiting (28). */
+async function checkGuard(lab: Lab, relay: Running): Promise<void> {
+  const hasUsers = readFileSync("/proc/self/uid_map", "utf8").includes("4294967295");
+  if (!hasUsers) return; // a lab made without root has one user only
+  expect(relay.log()).toMatch(/^guard on$/m);
+  for (const address of [proxyServerAddress(4), `[${proxyServerAddress(6)}]`]) {
+    const nobody = ["setpriv", "--reuid", "65534", "--clear-groups"];
+    const done = await lab.run("a", [...nobody, "curl", "-s", "-g", "-m", "2", `http://${address}:40000/`]);
+    expect(done.code).toBe(7);
+  }
+}
+
 /** A compiled program has no relay to run. */
 describe.skipIf(form === "binary")("flows through a proxy", () => {
   it.each(
@@ -91,7 +105,9 @@ describe.skipIf(form === "binary")("flows through a proxy", () => {
     await serve.saw(/^ready$/m);
     await udpServe.saw(/^ready$/m);
     await checkTraffic(lab, client, server);
+    await checkGuard(lab, relay);
     await relay.stop();
+    expect((await lab.run("a", ["ip", "rule", "show"])).stdout).not.toContain("169.254.101.2");
     const log = relay.log();
     for (const protocol of [6, 17]) {
       for (const [from, to] of [[client.mesh4, server.mesh4], [client.mesh6, server.mesh6]]) {

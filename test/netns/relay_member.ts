@@ -77,7 +77,8 @@ link.send([
   })),
   { op: "policy", update: policyOf(1, config.rules.ingress, config.rules.egress) },
 ]);
-new Network(netlinkDoor()).apply({
+const network = new Network(netlinkDoor());
+network.apply({
   tun: "edgemesh0",
   mtuBytes: MTU_BYTES,
   addresses: config.addresses.map((address) => `${address}/${address.includes(":") ? 128 : 32}`),
@@ -130,14 +131,13 @@ for (const family of families) {
 }
 link.send([{ op: "proxy", http: PROXY_PORT, dns: PROXY_PORT }]);
 await link.settled();
+console.log(`guard ${network.guardFault ?? "on"}`);
 console.log("ready");
 
-process.on("SIGUSR2", () => {
-  void link.query().then(({ drops }) => console.log(`drops ${JSON.stringify(drops)}`));
-});
 process.on("SIGTERM", () => {
   void link.flows(100).then(async (flows) => {
     console.log(`flows ${JSON.stringify(flows)}`);
+    network.release();
     await link.stop();
     process.exit(0);
   });

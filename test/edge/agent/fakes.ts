@@ -135,6 +135,9 @@ export class FakeNetwork implements NetworkDoor {
   ];
   /** how many times something was changed */
   touches = 0;
+  readonly guarded = new Set<string>();
+  /** what the kernel answers to a guard */
+  guardRefusal: Error | undefined;
 
   interfaceIndex(name: string): number {
     return this.hasTun && name === "edgemesh0" ? this.tunIndex : 0;
@@ -160,6 +163,15 @@ export class FakeNetwork implements NetworkDoor {
   removeAddress(interfaceIndex: number, prefix: string): void {
     this.touches++;
     this.localAddresses = this.localAddresses.filter((a) => a.interfaceIndex !== interfaceIndex || a.prefix !== prefix);
+  }
+
+  guard(prefix: string): void {
+    if (this.guardRefusal !== undefined) throw this.guardRefusal;
+    this.guarded.add(prefix);
+  }
+
+  unguard(prefix: string): void {
+    this.guarded.delete(prefix);
   }
 
   addRoute(interfaceIndex: number, prefix: string): void {

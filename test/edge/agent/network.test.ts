@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { conflictOf, Network, type NetworkPlan } from "../../../edge/agent/network.ts";
+import { PROXY_ROUTES } from "../../../src/datapath/proxy_addresses.ts";
 import { FakeNetwork } from "./fakes.ts";
 
 const PLAN: NetworkPlan = {
@@ -32,6 +33,31 @@ describe("Network", () => {
     const door = new FakeNetwork();
     new Network(door).apply({ ...PLAN, mtuBytes: 1279 });
     expect(door.on([...door.localAddresses, ...door.localRoutes])).toEqual(["10.9.0.0/16", "10.9.0.2/32"]);
+  });
+
+  it("lets only itself send to the proxies' server addresses, as long as they are routed", () => {
+    const door = new FakeNetwork();
+    const network = new Network(door);
+    network.apply(PLAN);
+    expect(door.guarded).toEqual(new Set());
+    network.apply({ ...PLAN, routes: [...PLAN.routes, ...PROXY_ROUTES] });
+    expect(door.guarded).toEqual(new Set(["169.254.101.2/32", "fd65:6d65:7368::2/128"]));
+    door.guarded.clear(); // somebody flushed the rules
+    network.apply({ ...PLAN, routes: [...PLAN.routes, ...PROXY_ROUTES.filter((route) => !route.includes(":"))] });
+    expect(door.guarded).toEqual(new Set(["169.254.101.2/32"]));
+    network.release();
+    expect(door.guarded).toEqual(new Set());
+  });
+
+  it("says when the kernel has no such guard, and sets up the rest", () => {
+    const door = new FakeNetwork();
+    door.guardRefusal = new Error("not supported");
+    const network = new Network(door);
+    network.apply({ ...PLAN, routes: [...PLAN.routes, ...PROXY_ROUTES] });
+    expect(network.guardFault).toBe("not supported");
+    expect(door.on(door.localRoutes)).toEqual([...PLAN.routes, ...PROXY_ROUTES].sort());
+    network.apply(PLAN);
+    expect(network.guardFault).toBeUndefined();
   });
 
   it("says when there is no device", () => {
