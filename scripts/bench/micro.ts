@@ -2,16 +2,21 @@
  * What single steps of the packet path cost, in nanoseconds: `scripts/bench/run micro [STAGE]`, `BENCH_RUNTIME=deno` for Deno,
  * where it also says how many octets an operation leaves on the heap: about 0, or something allocates.
  *
- * Stages: parse, checksum, prefix, conntrack, split, merge. Each line is the best of five rounds. Read lines of one run on one
+ * Stages: parse, checksum, prefix, conntrack, redirect, split, merge. Each line is the best of five rounds. Read lines of one run on one
  * machine side by side, and no other way.
  */
 import { Checksummer, complement } from "../../src/bytes/checksum.ts";
 import { readI32 } from "../../src/bytes/integers.ts";
 import { ConntrackTable } from "../../src/conntrack/table.ts";
+import { proxyRoleOf, ROLE_CLIENT } from "../../src/datapath/proxy_addresses.ts";
+import { LEG_OPENER, RedirectTable } from "../../src/datapath/redirect_table.ts";
+import { RedirectView } from "../../src/datapath/redirect_view.ts";
+import { rewritePacket } from "../../src/datapath/rewrite.ts";
 import { PrefixTable } from "../../src/ip/prefix_table.ts";
 import { Merger } from "../../src/offload/merge.ts";
 import { Splitter } from "../../src/offload/split.ts";
 import { writeGsoHeader } from "../../src/offload/virtio.ts";
+import { KIND_HTTP } from "../../src/policy/decision.ts";
 import { PacketInfo, readPacket } from "../../src/wire/packet.ts";
 
 const ROUNDS = 5;
@@ -220,6 +225,54 @@ function benchConntrack(): void {
   }
 }
 
+/** What a redirected packet costs beyond a plain one, and what a plain one pays for there being a proxy. */
+function benchRedirect(): void {
+  for (const isV6 of [false, true]) {
+    const version = isV6 ? "IPv6" : "IPv4";
+    const flows = 2048;
+    const scene = new Scene(new Uint8Array(flows * 128));
+    const { arena } = scene;
+    const conntrack = new ConntrackTable(64, noise(new Uint8Array(16)));
+    const view = new RedirectView(new SharedArrayBuffer(RedirectView.bytes));
+    const table = new RedirectTable(conntrack.makeKey(), view, 0);
+    const packets: PacketInfo[] = [];
+    for (let i = 0; i < flows; i++) {
+      const packet = new PacketInfo();
+      readPacket(arena, 128 * i, scene.placeTcp(128 * i, isV6, 0, 1024 + i, 1), packet);
+      packets.push(packet);
+      table.publish(table.insert(arena, packet, 1, 1000, 1, KIND_HTTP, 8080, 0));
+    }
+    measure(`redirect ${version} is it for a proxy?`, 5_000_000, (count) => {
+      let sum = 0;
+      for (let i = 0; i < count; i++) {
+        const packet = packets[i & (flows - 1)]!;
+        sum += proxyRoleOf(arena, packet.destinationAt, packet.version);
+      }
+      return sum;
+    });
+    measure(`redirect ${version} find + touch, 2048 flows`, 2_000_000, (count) => {
+      let sum = 0;
+      for (let i = 0; i < count; i++) {
+        const packet = packets[i & (flows - 1)]!;
+        const slot = table.find(arena, packet, 1);
+        table.touch(slot, LEG_OPENER, false, packet, 1);
+        sum += slot;
+      }
+      return sum;
+    });
+    const packet = packets[0]!;
+    const slot = table.find(arena, packet, 1);
+    measure(`redirect ${version} rewrite there and back`, 1_000_000, (count) => {
+      const client = table.roleAt(ROLE_CLIENT, packet.version);
+      for (let i = 0; i < count; i++) {
+        rewritePacket(arena, packet, false, table.addresses, client, table.ownAt(slot), table.handles[slot]!, 8080);
+        rewritePacket(arena, packet, false, table.addresses, table.fromAt(slot), table.toAt(slot), 1024, 80);
+      }
+      return packet.sourcePort;
+    });
+  }
+}
+
 const SEGMENTS = 46;
 const SEGMENT_BYTES = 1348;
 
@@ -277,6 +330,7 @@ const STAGES: Record<string, () => void> = {
   checksum: benchChecksum,
   prefix: benchPrefix,
   conntrack: benchConntrack,
+  redirect: benchRedirect,
   split: benchSplit,
   merge: benchMerge,
 };
