@@ -11,7 +11,7 @@ import { readCidrGroup } from "../../src/policy/read_cidr_group.ts";
 import { type PolicyFeatures, readPolicy } from "../../src/policy/read_policy.ts";
 import { DEFAULT_FEATURES, featuresOf } from "./flags.ts";
 import { withoutInertSections } from "./flavor.ts";
-import type { DnsAnswer, Scenario, ScenarioService } from "./scenario.ts";
+import type { DnsAnswer, Flavor, Scenario, ScenarioConfig, ScenarioService } from "./scenario.ts";
 import { PolicyWorld, type WorldEnd, type WorldEndpoint } from "./world.ts";
 import { Identities, reservedEnd, worldEnd } from "./world_ends.ts";
 
@@ -34,12 +34,17 @@ export interface ScenarioObjects extends ReadPolicies {
 
 /** Reads all documents of a scenario, with what its flavor and its flags make of them. */
 export function readScenarioObjects({ policies, cidrGroups, flavor, config }: Scenario): ScenarioObjects {
-  const features = featuresOf(config);
+  const features = featuresOf(withNodes(config, flavor));
   const read = readPolicies(policies, features);
   const { groups, refused } = readGroups(cidrGroups);
   const all = { ...read, groups, refused: [...read.refused, ...refused] };
   if (flavor === "cilium" || all.refused.length > 0) return all;
   return { ...all, policies: readPolicies(policies.map(withoutInertSections), features).policies };
+}
+
+/** Nodes are peers of network-policy-api; Cilium has a flag for it. */
+function withNodes(config: ScenarioConfig, flavor: Flavor): ScenarioConfig {
+  return flavor === "kcnp" ? { ...config, enableNodeSelectorLabels: true } : config;
 }
 
 function readGroups(documents: readonly unknown[]): { groups: CidrGroup[]; refused: RefusedPolicy[] } {
@@ -100,12 +105,12 @@ export function makeWorld(
   scenario: Scenario,
   { policies, groups }: ScenarioObjects,
 ): ScenarioWorld | { readonly unsupported: string } {
-  const { config } = scenario;
+  const config = withNodes(scenario.config, scenario.flavor);
   const numbers = new Identities(config.localCluster);
   const byRef = new Map<string, WorldEnd>();
   const endpoints: WorldEndpoint[] = [];
   for (const one of scenario.endpoints) {
-    const end = worldEnd(one, scenario, numbers);
+    const end = worldEnd(one, { ...scenario, config }, numbers);
     if (typeof end === "string") return { unsupported: end };
     byRef.set(one.ref, end);
     if ("identity" in end) endpoints.push(end);

@@ -12,7 +12,7 @@ export function ruleText(rule: RuleRef): string {
   const policy = name.length === 0
     ? rule.policy
     : `${kind} ${namespace === "" ? "" : `${namespace}/`}${name.join("/")}`;
-  const number = /\[([0-9]+)\]$/.exec(rule.path)?.[1];
+  const number = /gress(?:Deny)?\[([0-9]+)\]/.exec(rule.path)?.[1];
   return number === undefined ? policy : `${policy} rule ${number} (${rule.path})`;
 }
 

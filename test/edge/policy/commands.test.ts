@@ -134,6 +134,27 @@ describe("policy trace", () => {
     expect(out).toMatch(/Verdict: deny \(181 POLICY_DENY\)\n$/);
   });
 
+  it("shows what a proxy judges by", async () => {
+    const rules = { http: [{ method: "GET", path: "/a", headers: ["x-a: b"] }, {}] };
+    const [file] = writeFiles({
+      "l7.json": JSON.stringify(scenario({
+        policies: [cnp({ ingress: [{}, { toPorts: [{ ports: [{ port: "80", protocol: "TCP" }], rules }] }] })],
+        probes: [],
+      })),
+    });
+    const flow = { scenario: file!, from: "shop/web", to: "shop/db", port: "80" };
+    const { out } = await run(policyTrace, [], flow);
+    expect(out).toContain(
+      "   redirect: decided by CiliumNetworkPolicy shop/p rule 1 (spec.ingress[1].toPorts[0])\n" +
+        "      HTTP method GET, path /a, header x-a: b  by CiliumNetworkPolicy shop/p rule 1",
+    );
+    expect(out).toContain("      HTTP any request  by ");
+    expect(out).toMatch(/Verdict: redirect\n$/);
+    const document = JSON.parse((await run(policyTrace, [], flow, "json")).out);
+    expect(document).toMatchObject({ verdict: "redirect", reason: null });
+    expect(document.steps[1].l7).toMatchObject([{ kind: "http", requests: [expect.any(String), "HTTP any request"] }]);
+  });
+
   it("takes addresses, of endpoints and of nobody, and names of protocols in any case", async () => {
     const outside = JSON.parse((await trace("192.0.2.1", "10.1.0.2", "80/tcp", "json")).out);
     expect(outside).toMatchObject({

@@ -118,6 +118,60 @@ describe("runScenario", () => {
     expect(run({ policies: [cnp({ ingress: 1 })], valid: true }).failures[0]!.got).toMatch(/^refused: .*spec.ingress/);
   });
 
+  it("judges a request by the rules of the proxies on its way, and says how it was answered", () => {
+    const policies = [cnp({
+      ingress: [{ toPorts: [{ ports: [{ port: "80", protocol: "TCP" }], rules: { http: [{ path: "/a" }] } }] }],
+    })];
+    const ask = (http: Record<string, unknown>, more: Record<string, unknown> = {}) => probe({ http, ...more });
+    const good = [
+      ask({ path: "/a" }, { httpStatus: 200 }),
+      ask({ path: "/b" }, { expect: "deny", httpStatus: 403, dropReason: 324, verdict: "DROPPED" }),
+      ask({ path: "/b", httpStatus: 403 }), // the connection is open
+      ask({ path: "/a#x" }, { expect: "deny", httpStatus: 400 }),
+      ask({ path: "/a" }, { port: 81, expect: "deny", dropReason: 133 }),
+      probe({ verdict: "REDIRECTED" }),
+      probe({ dns: { name: "a.test" }, expect: "deny", dnsRcode: "REFUSED" }),
+    ];
+    expect(run({ policies, probes: good }).failures).toEqual([]);
+    const bad = [
+      ask({ path: "/b" }),
+      ask({ path: "/a" }, { expect: "deny" }),
+      ask({ path: "/a" }, { httpStatus: 403 }),
+    ];
+    expect(run({ policies, probes: bad }).failures.map(({ expected, got, decidedBy }) => [expected, got, decidedBy]))
+      .toEqual([
+        ["allow", "deny (324 PROXY_REFUSED), answered with 403", expect.stringContaining("spec.ingress[0]")],
+        ["deny", "allow, answered with 200", expect.stringContaining("spec.ingress[0]")],
+        ["allow (HTTP 403)", "allow, answered with 200", expect.stringContaining("spec.ingress[0]")],
+      ]);
+    expect(run({ policies, probes: [probe({ sni: "a.test" })] }).unsupported).toMatch(/sni/);
+  });
+
+  it("compares names with a pattern", () => {
+    const table = (kind: string, pattern: string, match: boolean) =>
+      run({
+        probes: undefined,
+        kind,
+        pattern,
+        checks: [{ name: "A.test", match }, { name: "no name!", match: false }],
+      });
+    expect(table("matchPattern", "*.test", true).failures).toEqual([]);
+    expect(table("matchName", "a.TEST.", true)).toMatchObject({ failures: [], probes: 2 });
+    expect(table("matchPattern", "*.test", false).failures).toMatchObject([{ expected: "no match", got: "match" }]);
+    expect(table("matchName", "*.test", true).failures.map(({ got }) => got)).toEqual([
+      expect.stringContaining("has a star"),
+      expect.stringContaining("has a star"),
+    ]);
+    expect(table("matchPattern", "..", true).failures).toHaveLength(2);
+  });
+
+  it("refuses a group that cannot be read, as it does a policy", () => {
+    const cidrGroups = [{ apiVersion: "cilium.io/v2", kind: "CiliumCIDRGroup", metadata: { name: "g" }, spec: {} }];
+    expect(run({ cidrGroups, probes: [probe({})] }).failures[0]!.got).toMatch(
+      /^policy refused: CiliumCIDRGroup g: spec/,
+    );
+  });
+
   it("takes policies of one name as two", () => {
     const policies = [OPEN_80, { ...OPEN_80, spec: { ...DENY_80.spec } }];
     const { failures } = run({ policies, probes: [probe({ expect: "allow" })] });
