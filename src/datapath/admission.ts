@@ -5,8 +5,9 @@
  * which it was opened, whoever sent the packet at hand: so a rule that goes away cuts both halves, and an allowed flow never
  * notices a change. Facts: Cilium's decision procedure, `bpf/lib/conntrack.h`.
  */
+import { isOpeningSyn } from "../conntrack/lifetimes.ts";
 import { DROP_CT_INSERT_FAILED, DROP_NO_PROXY, FORWARD, REDIRECT, type Verdict } from "../verdict.ts";
-import { PROTOCOL_ICMP, PROTOCOL_ICMP6 } from "../wire/numbers.ts";
+import { PROTOCOL_ICMP, PROTOCOL_ICMP6, PROTOCOL_UDP } from "../wire/numbers.ts";
 import { ICMP6_ECHO_REQUEST, ICMP_ECHO_REQUEST, type PacketInfo } from "../wire/packet.ts";
 import { counterOf, type Direction } from "./counters.ts";
 import type { Node } from "./node.ts";
@@ -25,19 +26,20 @@ export function admit(node: Node, packet: PacketInfo, direction: Direction, iden
   const { arena, conntrack, policy, counters } = node.parts;
   const flow = conntrack.find(arena, packet, nowMs);
   if (flow >= 0) {
-    if (conntrack.revisionOf(flow) !== policy.revision) {
-      const opened = conntrack.directionOf(flow);
-      const port = policyPort(packet, conntrack.isReply);
-      const verdict = policy.lookup(opened as Direction, identity, packet.protocol, port);
-      if (verdict !== FORWARD) {
-        conntrack.remove(flow);
-        if (verdict !== REDIRECT) return verdict;
-        return conntrack.isReply ? DROP_NO_PROXY : redirect(node, packet, direction, identity, nowMs);
-      }
-      conntrack.setRevision(flow, policy.revision);
+    if (conntrack.revisionOf(flow) === policy.revision) {
+      conntrack.touch(flow, packet, nowMs);
+      return FORWARD;
     }
-    conntrack.touch(flow, packet, nowMs);
-    return FORWARD;
+    const port = policyPort(packet, conntrack.isReply);
+    const verdict = policy.lookup(conntrack.directionOf(flow) as Direction, identity, packet.protocol, port);
+    if (verdict === FORWARD) {
+      conntrack.setRevision(flow, policy.revision);
+      conntrack.touch(flow, packet, nowMs);
+      return FORWARD;
+    }
+    // A flow that is cut stays known: its other half would be taken for the start of one in the other direction.
+    if (!startsAnew(packet, conntrack.isReply, verdict)) return verdict === REDIRECT ? DROP_NO_PROXY : verdict;
+    conntrack.remove(flow);
   }
   if (isIcmpError(packet) && conntrack.findRelated(arena, packet, nowMs) >= 0) return FORWARD;
   if (node.redirects !== undefined) {
@@ -51,6 +53,12 @@ export function admit(node: Node, packet: PacketInfo, direction: Direction, iden
   if (conntrack.insert(arena, packet, direction, identity, policy.revision, nowMs) < 0) return DROP_CT_INSERT_FAILED;
   counters.add(FLOWS_CREATED, 1);
   return FORWARD;
+}
+
+/** Whether a packet of a flow that is cut may begin one of its own: a connection that opens, a datagram that a proxy can take. */
+function startsAnew(packet: PacketInfo, isReply: boolean, verdict: Verdict): boolean {
+  return isOpeningSyn(packet.protocol, packet.tcpFlags) ||
+    (verdict === REDIRECT && packet.protocol === PROTOCOL_UDP && !isReply);
 }
 
 /** Policy hands the flow to a proxy: REDIRECT, or DROP_NO_PROXY. */

@@ -152,7 +152,7 @@ export class Datapath {
     if (nowMs >= this.#expireAtMs) {
       this.#expireAtMs = nowMs + EXPIRE_EVERY_MS;
       conntrack.expire(nowMs, EXPIRE_BUDGET);
-      this.node.redirects?.expire(nowMs);
+      this.node.expireRedirects(nowMs);
     }
     if (wireguard.outbox.count + wireguard.ready.count + wireguard.abandoned.count > 0) this.#finish(nowMs);
     return next;

@@ -22,7 +22,7 @@ export function listFlows(node: Node, nowMs: number, unixMs: number, limit: numb
   if (redirects === undefined || redirects.table.size === 0) return flows;
   for (let slot = 0; slot < MAX_REDIRECTED; slot++) {
     const { table } = redirects;
-    if (table.handles[slot] === 0 || table.isExpired(slot, nowMs)) continue;
+    if (!table.isAlive(slot, nowMs)) continue;
     flows.push(redirectedRecordOf(table, slot, unixMsOf(table.lastSeen[slot]!)));
   }
   return flows.sort((a, b) => b.lastSeenUnixMs - a.lastSeenUnixMs).slice(0, limit);

@@ -77,6 +77,7 @@ export class Node {
   /** flows that go through a proxy; none while no proxy runs */
   redirects: Redirects | undefined;
 
+  #isProxied = false;
   readonly #addresses = new Uint8Array(MAX_ADDRESSES * ADDRESS_STRIDE);
   readonly #addressVersions = new Uint8Array(MAX_ADDRESSES);
   #addressCount = 0;
@@ -122,7 +123,7 @@ export class Node {
     this.plain.setSelf(self);
   }
 
-  /** Takes where the proxies listen. Without any, redirected flows are forgotten, and their memory is given back. */
+  /** Takes where the proxies listen. Once there is none, and no flow is left that had one, the memory is given back. */
   setProxy(proxy: SetProxy, nowMs: number): void {
     const isOn = proxy.http !== 0 || proxy.dns !== 0;
     if (isOn && this.redirects === undefined) {
@@ -130,7 +131,14 @@ export class Node {
       this.redirects = new Redirects(this, view, nowMs);
     }
     this.redirects?.setPorts(proxy, nowMs);
-    if (!isOn) this.redirects = undefined;
+    this.#isProxied = isOn;
+    this.expireRedirects(nowMs);
+  }
+
+  /** Forgets redirected flows that are past their lifetime. Call it now and then. */
+  expireRedirects(nowMs: number): void {
+    this.redirects?.expire(nowMs);
+    if (!this.#isProxied && this.redirects?.table.size === 0) this.redirects = undefined;
   }
 
   /** Whether the address at `at` is one of ours. */

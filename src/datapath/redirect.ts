@@ -67,12 +67,12 @@ export class Redirects {
     this.table = new RedirectTable(node.parts.conntrack.makeKey(), view, nowMs);
   }
 
-  /** Takes the proxies' ports. Flows of a proxy that went or moved are forgotten: its connections are gone. */
+  /** Takes the proxies' ports. Flows of a proxy that went or moved are over: its connections are gone. */
   setPorts({ http, dns }: SetProxy, nowMs: number): void {
     const { table } = this;
     for (let slot = 0; slot < MAX_REDIRECTED; slot++) {
       if (table.handles[slot] === 0) continue;
-      if (table.proxyPorts[slot] !== (table.kinds[slot] === KIND_DNS ? dns : http)) table.remove(slot, nowMs);
+      if (table.proxyPorts[slot] !== (table.kinds[slot] === KIND_DNS ? dns : http)) table.block(slot, nowMs);
     }
     this.#httpPort = http;
     this.#dnsPort = dns;
@@ -102,6 +102,7 @@ export class Redirects {
     const verdict = this.#judge(slot, identity, nowMs);
     if (verdict !== FORWARD) return verdict;
     const { isReply } = table;
+    if (table.isBlocked(slot)) return DROP_NO_PROXY;
     if (isReply && table.serverLegPorts[slot] === 0) return DROP_NO_REDIRECT; // nobody asked the other side yet
     table.touch(slot, isReply ? LEG_SERVER : LEG_OPENER, isReply, packet, nowMs);
     this.slot = slot;
@@ -151,7 +152,10 @@ export class Redirects {
     const { arena } = this.#node.parts;
     if (packet.protocol !== PROTOCOL_TCP && packet.protocol !== PROTOCOL_UDP) return DROP_NO_REDIRECT;
     const slot = table.findHandle(packet.destinationPort, nowMs);
-    if (slot === NO_SLOT || table.versions[slot] !== packet.version || table.protocols[slot] !== packet.protocol) {
+    if (
+      slot === NO_SLOT || table.isBlocked(slot) || table.versions[slot] !== packet.version ||
+      table.protocols[slot] !== packet.protocol
+    ) {
       return DROP_NO_REDIRECT;
     }
     if (role === ROLE_CLIENT) {
@@ -218,13 +222,13 @@ export class Redirects {
     const direction = table.directions[slot] as Direction;
     const verdict = policy.lookup(direction, identity, table.protocols[slot]!, table.toPorts[slot]!);
     if (verdict !== FORWARD && verdict !== REDIRECT) {
-      table.remove(slot, nowMs);
+      table.block(slot, nowMs);
       return verdict;
     }
     table.revisions[slot] = policy.revision;
     if (table.identities[slot] !== identity) {
       table.identities[slot] = identity;
-      table.publish(slot);
+      if (!table.isBlocked(slot)) table.publish(slot);
     }
     return FORWARD;
   }

@@ -47,6 +47,8 @@ const REST_S = 5;
 /** Slots looked at, to find a handle that has rested and to find a flow that may go. */
 const HANDLE_TRIES = 8;
 const EVICTION_TRIES = 256;
+/** How long the ends of a flow that was cut may go on sending: TCP gives up after a quarter of an hour (tcp_retries2). */
+const BLOCKED_S = 1800;
 /** A UDP flow with an answer, silent for so long, makes room. */
 const EVICT_AFTER_S = 2;
 
@@ -74,7 +76,7 @@ export class RedirectTable {
   readonly kinds = new Uint8Array(MAX_REDIRECTED);
   readonly fromPorts = new Uint16Array(MAX_REDIRECTED);
   readonly toPorts = new Uint16Array(MAX_REDIRECTED);
-  /** where the proxy listens */
+  /** where the proxy listens; 0 = the flow is blocked */
   readonly proxyPorts = new Uint16Array(MAX_REDIRECTED);
   /** where the proxy's connection to the other side comes from; 0 = there was none yet */
   readonly serverLegPorts = new Uint16Array(MAX_REDIRECTED);
@@ -168,7 +170,7 @@ export class RedirectTable {
     let slot = this.#heads[this.#bucketOfKey()]!;
     while (slot !== NO_SLOT && !this.#isFlowOf(slot, bytes, packet)) slot = this.#next[slot]!;
     if (slot === NO_SLOT) return NO_SLOT;
-    const isReopened = isOpeningSyn(packet.protocol, packet.tcpFlags) && isClosing(this.#states[2 * slot]!);
+    const isReopened = this.#isOver(slot) && this.#opens(packet);
     if (!isReopened && this.#expiresAt[slot]! * 1000 > nowMs) return slot;
     this.remove(slot, nowMs);
     return NO_SLOT;
@@ -291,6 +293,22 @@ export class RedirectTable {
     this.#free[(this.#freeAt + this.#freeCount++) & (MAX_REDIRECTED - 1)] = slot;
   }
 
+  /**
+   * Ends a flow whose proxy is gone, or that policy cut, but keeps it in mind for a while: what its ends still send must not be taken
+   * for the start of another flow. Only a packet that opens one takes its place.
+   */
+  block(slot: number, nowMs: number): void {
+    if (this.proxyPorts[slot] === 0) return;
+    this.proxyPorts[slot] = 0;
+    this.#view.clear(slot);
+    this.#expiresAt[slot] = Math.floor(nowMs / 1000) + BLOCKED_S;
+  }
+
+  /** Whether a flow was ended by `block`. */
+  isBlocked(slot: number): boolean {
+    return this.proxyPorts[slot] === 0;
+  }
+
   /** The next flow that is past its lifetime, among the next `budget` slots; NO_SLOT: none. Call it now and then. */
   takeExpired(nowMs: number, budget: number): number {
     const nowSeconds = Math.floor(nowMs / 1000);
@@ -311,8 +329,18 @@ export class RedirectTable {
     return isClosing(state) ? "closing" : (state & STATE_REPLIED) !== 0 ? "established" : "new";
   }
 
-  isExpired(slot: number, nowMs: number): boolean {
-    return this.#expiresAt[slot]! * 1000 <= nowMs;
+  /** Whether a slot has a flow that goes on. */
+  isAlive(slot: number, nowMs: number): boolean {
+    return this.handles[slot] !== 0 && !this.isBlocked(slot) && this.#expiresAt[slot]! * 1000 > nowMs;
+  }
+
+  #isOver(slot: number): boolean {
+    return this.proxyPorts[slot] === 0 || isClosing(this.#states[2 * slot]!);
+  }
+
+  /** Whether a packet of the flow that `isReply` was set for can open one in its place. */
+  #opens(packet: PacketInfo): boolean {
+    return packet.protocol === PROTOCOL_TCP ? isOpeningSyn(packet.protocol, packet.tcpFlags) : !this.isReply;
   }
 
   /** Seeded, and the same for both directions. */
@@ -384,7 +412,9 @@ export class RedirectTable {
       const slot = this.#evictAt;
       this.#evictAt = (slot + 1) & (MAX_REDIRECTED - 1);
       const state = this.#states[2 * slot]!;
-      const isDone = this.protocols[slot] === PROTOCOL_TCP ? isClosing(state) : (state & STATE_REPLIED) !== 0;
+      const isDone = this.proxyPorts[slot] === 0 || this.protocols[slot] === PROTOCOL_TCP
+        ? isClosing(state)
+        : (state & STATE_REPLIED) !== 0;
       const mayGo = isDone && nowSeconds - this.lastSeen[slot]! >= EVICT_AFTER_S;
       if (!mayGo && this.#expiresAt[slot]! > nowSeconds) continue;
       this.remove(slot, nowMs);

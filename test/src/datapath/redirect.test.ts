@@ -346,6 +346,41 @@ describe("a change of policy", () => {
     }
   });
 
+  it.each(["deny", "none", "http"] as const)(
+    "to %s cuts a flow for good: the server's next packets open none the other way",
+    (verdict) => {
+      const plain = make({ ...TCP, direction: "ingress" });
+      plain.setVerdict("allow");
+      plain.fromOpener(plain.flow({ flags: SYN }));
+      plain.fromServer(plain.flow({ flags: SYN_ACK }, true));
+      const redirected = connect({ ...TCP, direction: "ingress" }).mesh;
+      // egress is open in both: a packet in the middle of a connection may open a flow there
+      for (const mesh of [plain, redirected]) {
+        for (const node of [mesh.a, mesh.b]) node.takeDelivered();
+        mesh.setVerdict(verdict);
+        if (mesh === redirected) mesh.a.datapath.apply({ op: "proxy", http: 0, dns: 0 }, mesh.network.nowMs);
+        for (let i = 0; i < 3; i++) {
+          mesh.fromServer(mesh.flow({ flags: ACK }, true));
+          mesh.fromOpener(mesh.flow({ flags: ACK }));
+        }
+        expect([...mesh.a.takeDelivered(), ...mesh.b.takeDelivered()]).toEqual([]);
+        expect(mesh.a.counters.totalDrops(EGRESS)).toBe(3);
+        expect(mesh.a.counters.totalDrops(INGRESS)).toBe(3);
+      }
+    },
+  );
+
+  it("that allows it again lets a plain flow go on", () => {
+    const mesh = make(TCP);
+    mesh.setVerdict("allow");
+    mesh.fromOpener(mesh.flow({ flags: SYN }));
+    mesh.setVerdict("none");
+    mesh.fromServer(mesh.flow({ flags: SYN_ACK }, true));
+    mesh.setVerdict("allow");
+    mesh.fromServer(mesh.flow({ flags: SYN_ACK }, true));
+    expect(mesh.atOpener()).toEqual([mesh.flow({ flags: SYN_ACK }, true)]);
+  });
+
   it.each(["allow", "http"] as const)("to %s leaves it with its proxy", (verdict) => {
     const { mesh, handle } = connect(TCP);
     mesh.setVerdict(verdict);
