@@ -4,7 +4,7 @@
  */
 import type { DatapathCommand, PutIp } from "../../src/datapath/control.ts";
 import type { RedirectedFlow } from "../../src/datapath/redirect_view.ts";
-import { isWorldIdentity } from "../../src/identity/reserved.ts";
+import { IDENTITY_HOST, isWorldIdentity } from "../../src/identity/reserved.ts";
 import { formatPrefix, type IpAddress, type IpPrefix, parseAddress } from "../../src/ip/address.ts";
 import { IpLayers } from "../../src/mesh/ip_layers.ts";
 import type { MeshChange, MeshState } from "../../src/mesh/state.ts";
@@ -33,6 +33,9 @@ class EnginePolicies implements Policies {
   /** what was learned for names of policies in force */
   readonly #names = new Map<string, readonly IpAddress[]>();
   #revision = 0;
+  /** what proxies were told, as of a revision: they keep what they compile by the list's identity */
+  readonly #l7Rules = new Map<string, readonly L7RuleOf[]>();
+  #l7Revision = 0;
 
   get refused(): ReadonlyMap<string, string> {
     return this.#feed.refused;
@@ -104,6 +107,7 @@ class EnginePolicies implements Policies {
   }
 
   identityOf(address: IpAddress): number {
+    if (isLoopback(address)) return IDENTITY_HOST;
     return this.#layers.identityOf(address) ?? this.#engine.identityOfAddress(address);
   }
 
@@ -112,9 +116,29 @@ class EnginePolicies implements Policies {
   }
 
   l7RulesFor(kind: ProxyKind, { direction, identity, protocol, to }: RedirectedFlow): readonly L7RuleOf[] {
-    const rules = this.#engine.l7RulesFor(direction, identity, protocol, to.port);
+    if (this.#l7Revision !== this.#revision) {
+      this.#l7Rules.clear();
+      this.#l7Revision = this.#revision;
+    }
+    const key = `${kind} ${direction} ${identity} ${protocol} ${to.port}`;
+    let rules = this.#l7Rules.get(key);
+    if (rules === undefined) {
+      if (this.#l7Rules.size >= MAX_L7_LISTS) this.#l7Rules.clear();
+      this.#l7Rules.set(key, rules = this.#resolveL7(kind, direction, identity, protocol, to.port));
+    }
+    return rules;
+  }
+
+  #resolveL7(
+    kind: ProxyKind,
+    direction: Direction,
+    identity: number,
+    protocol: number,
+    port: number,
+  ): readonly L7RuleOf[] {
+    const rules = this.#engine.l7RulesFor(direction, identity, protocol, port);
     if (rules.length > 0) return rules.filter(({ l7 }) => l7.kind === kind);
-    const { verdict, decidedBy } = this.#engine.explain(direction, identity, protocol, to.port);
+    const { verdict, decidedBy } = this.#engine.explain(direction, identity, protocol, port);
     return verdict === FORWARD ? [{ rule: decidedBy ?? NO_RULE, l7: EVERYTHING[kind] }] : [];
   }
 
@@ -163,6 +187,8 @@ class EnginePolicies implements Policies {
   }
 }
 
+/** Lists of rules that are kept at a time. */
+const MAX_L7_LISTS = 1024;
 /** Stands where nothing but the open direction lets a flow through. */
 const NO_RULE: RuleRef = { index: -1, policy: "", path: "", verdict: "allow", tier: 255 };
 const EVERYTHING = {
@@ -180,4 +206,9 @@ function ownPrefixes({ self }: MeshState): IpPrefix[] {
     const address = parseAddress(text)!;
     return { address, length: 8 * address.length };
   });
+}
+
+/** Programs of this machine, such as its own resolver. */
+function isLoopback(address: IpAddress): boolean {
+  return address.length === 4 ? address[0] === 127 : address.every((octet, i) => octet === (i === 15 ? 1 : 0));
 }

@@ -18,6 +18,7 @@ import { EdgeError, EXIT_OK, messageOf } from "../errors.ts";
 import { createLog, type EdgeLog } from "../log.ts";
 import { TrustedClock } from "../sync/clock.ts";
 import { makeSigner, verifyEd25519 } from "../sync/ed25519.ts";
+import { isMeshAddress } from "../../src/hub/allocate.ts";
 import { formatEndpoint, parseEndpoint } from "../sync/endpoint.ts";
 import { decodeMsgpack } from "../sync/msgpack.ts";
 import { VERSION } from "../version.ts";
@@ -163,9 +164,10 @@ function nodeName(): string {
 }
 
 /** Where members reach the hub's WireGuard: the advertised hosts, else the machine's own addresses. */
-async function endpointsOf({ advertise, listen, wireguardPort }: Config): Promise<readonly string[]> {
+async function endpointsOf({ advertise, listen, wireguardPort, memberCidrs }: Config): Promise<readonly string[]> {
+  // the API may be advertised inside the mesh too; WireGuard cannot be reached there
   const hosts = [...advertise, listen].map((text) => parseEndpoint(text)?.host ?? "")
-    .filter((host) => host !== "" && host !== "::" && host !== "0.0.0.0");
+    .filter((host) => host !== "" && host !== "::" && host !== "0.0.0.0" && !isMeshAddress(host, memberCidrs));
   const found = (await Promise.all(hosts.map(addressesOf))).flat();
   const addresses = found.length > 0 ? found : ownAddresses();
   const texts = addresses.map((host) => formatEndpoint({ host, port: wireguardPort }));

@@ -10,7 +10,13 @@
  * Used by `server.ts` (join, sync, administration over TLS) and by `edgemesh hub run`.
  */
 import { toHex } from "../../src/bytes/text.ts";
-import { allocateAddresses, chooseUnderlay, hubAddresses, memberCidrFaults } from "../../src/hub/allocate.ts";
+import {
+  allocateAddresses,
+  chooseUnderlay,
+  hubAddresses,
+  isMeshAddress,
+  memberCidrFaults,
+} from "../../src/hub/allocate.ts";
 import type { JoinAnswer, JoinRequest } from "../../src/hub/join.ts";
 import { DEVICES_PREFIX, type MemberRow, MEMBERS_PREFIX, REVOKED_PREFIX, writeRow } from "../../src/hub/records.ts";
 import type { JoinRefusal } from "../../src/hub/refusal.ts";
@@ -203,7 +209,8 @@ export class HubState {
       const { model, settings } = this.#core;
       const row = model.members.get(memberName);
       if (row === undefined || row.state !== "active") return;
-      const localAddress = facts.localAddress || row.localAddress;
+      const isInside = isMeshAddress(facts.localAddress, settings.memberCidrs);
+      const localAddress = isInside ? row.localAddress : facts.localAddress || row.localAddress;
       const isPlain = settings.routing.encryption === "none";
       const chosen = chooseUnderlay(localAddress, {
         addresses: row.addresses,
@@ -216,7 +223,7 @@ export class HubState {
       const draft: MemberDraft = {
         ...row,
         localAddress,
-        endpoints: endpointsOf(facts.endpoints),
+        endpoints: isInside ? row.endpoints : endpointsOf(facts.endpoints),
         aeads: facts.aeads ?? [],
         network: facts.network ?? row.network,
         underlay: keepsUnderlay ? row.underlay : chosen,

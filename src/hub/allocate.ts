@@ -195,10 +195,16 @@ export function chooseUnderlay(localAddress: string, facts: UnderlayFacts): stri
   const { addresses, memberCidrs, isUsed, isPlain } = facts;
   const local = parseAddress(localAddress);
   if (local === undefined || !isUnicast(local)) return addresses[0]!;
-  if (memberCidrs.some((text) => prefixContains(parsePrefix(text)!, local))) return addresses[0]!;
+  if (isMeshAddress(localAddress, memberCidrs)) return addresses[0]!;
   if (!isPlain && local.length !== parseAddress(addresses[0]!)!.length) return addresses[0]!;
   const text = formatAddress(local);
   return isUsed(text) ? addresses[0]! : text;
+}
+
+/** Whether an address is one of the mesh's own: a connection from it came through the mesh, and tells nothing of the underlay. */
+export function isMeshAddress(address: string, memberCidrs: readonly string[]): boolean {
+  const parsed = parseAddress(address);
+  return parsed !== undefined && memberCidrs.some((text) => prefixContains(parsePrefix(text)!, parsed));
 }
 
 /** Not unspecified, loopback, link-local, multicast, broadcast, or an IPv4 address in IPv6 clothes. */

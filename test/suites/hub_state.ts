@@ -571,6 +571,10 @@ export function hubStateSuite(subject: HubUnderTest): void {
         await hub.noteConnection("m1", facts);
         await hub.noteConnection("nobody", facts);
         expect(store.revision).toBe(revision);
+        // a connection through the mesh tells nothing of the underlay
+        const [inside] = member!.addresses;
+        await hub.noteConnection("m1", { endpoints: [`${inside}:51871`], localAddress: inside! });
+        expect(store.revision).toBe(revision);
         await hub.noteConnection("m1", { ...facts, localAddress: "10.0.0.8" });
         expect(recordOf(hub.members()[0]!.record).underlay).toBe("10.0.0.8");
         expect(JSON.parse(await text("cilium/state/nodes/v1/edge1/m1")).IPAddresses[0].IP).toBe("10.0.0.8");

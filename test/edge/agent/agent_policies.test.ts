@@ -121,6 +121,14 @@ describe("policies that a proxy completes", () => {
     expect(fake.proxyDoors!.l7RulesFor(flow).map(({ l7 }) => l7)).toEqual([
       { kind: "http", rules: [{ method: "GET", path: "/public", headers: [] }] },
     ]);
+    expect(fake.proxyDoors!.l7RulesFor(flow)).toBe(fake.proxyDoors!.l7RulesFor(flow));
+    put(
+      fake,
+      policy("web", [{
+        toPorts: [{ ports: [{ port: "80", protocol: "TCP" }], rules: { http: [{ path: "/other" }] } }],
+      }]),
+    );
+    expect(fake.proxyDoors!.l7RulesFor(flow).map(({ l7 }) => l7.rules)).toEqual([[{ path: "/other", headers: [] }]]);
     fake.source.sink!.apply({ t: "delta", revision: ++revision, puts: [], deletes: [HTTP[0]] });
     await fake.settle();
     expect(last(fake, "proxy")).toMatchObject({ http: 0, dns: 0 });
