@@ -23,6 +23,7 @@ import type { Peer } from "../tunnel/peer.ts";
 import type { Session } from "../tunnel/session.ts";
 import {
   DROP_INVALID_SOURCE_IP,
+  DROP_NO_PROXY,
   DROP_NO_REDIRECT,
   DROP_NO_TUNNEL_ENDPOINT,
   DROP_NO_UNDERLAY_ADDRESS,
@@ -107,6 +108,7 @@ export class Egress {
     if (role === ROLE_NONE) {
       const admitted = admit(this.#node, packet, EGRESS, this.#identity, nowMs); // 4
       if (admitted === REDIRECT) return this.#node.redirects!.returnToProxy(packet);
+      if (admitted === DROP_NO_PROXY) this.#node.redirects?.refuse(packet);
       if (admitted !== FORWARD) return admitted;
     }
 

@@ -42,6 +42,7 @@ import type { Node } from "./node.ts";
 import { proxyRoleOf, ROLE_CLIENT, ROLE_NONE, ROLE_SERVER } from "./proxy_addresses.ts";
 import { LEG_OPENER, LEG_SERVER, NO_SLOT, RedirectTable } from "./redirect_table.ts";
 import { MAX_REDIRECTED, RedirectView } from "./redirect_view.ts";
+import { RESET_BYTES, wantsReset, writeReset } from "./reset.ts";
 import { rewritePacket } from "./rewrite.ts";
 
 const TO_TUN_PACKETS = counterOf("toTunPackets");
@@ -208,6 +209,17 @@ export class Redirects {
     return verdict === FORWARD ? this.#writeBack(packet) : verdict;
   }
 
+  /** Tells the program of a packet from the TUN that its connection cannot go on without a proxy. Uses the packet's headroom. */
+  refuse(packet: PacketInfo): void {
+    if (!wantsReset(packet)) return;
+    const { arena } = this.#node.parts;
+    const virtioAt = packet.at - this.#node.virtioBytes;
+    const at = virtioAt - RESET_BYTES;
+    const end = writeReset(arena, packet, at);
+    arena.fill(0, at - this.#node.virtioBytes, at);
+    this.#write(at, end);
+  }
+
   /** Whether the packet's source is the address at `at` of the table. */
   #isFrom(packet: PacketInfo, at: number): boolean {
     const { arena } = this.#node.parts;
@@ -257,9 +269,14 @@ export class Redirects {
 
   /** Writes a packet that was read from the TUN back to it, with the virtio header that it came with. */
   #writeBack(packet: PacketInfo): Verdict {
+    return this.#write(packet.at, packet.end);
+  }
+
+  /** Writes the packet `[at, end)`, whose virtio header stands before it. */
+  #write(at: number, end: number): Verdict {
     const { counters, tun } = this.#node.parts;
-    this.#single[0] = packet.at - this.#node.virtioBytes;
-    this.#single[1] = packet.end;
+    this.#single[0] = at - this.#node.virtioBytes;
+    this.#single[1] = end;
     const written = tun.write(this.#single, 1);
     counters.add(TO_TUN_WRITES, 1);
     if (written < 0) {
@@ -267,7 +284,7 @@ export class Redirects {
       return DROP_TUN_WRITE;
     }
     counters.add(TO_TUN_PACKETS, 1);
-    counters.add(TO_TUN_BYTES, packet.end - packet.at);
+    counters.add(TO_TUN_BYTES, end - at);
     return FORWARD;
   }
 }

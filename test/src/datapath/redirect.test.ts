@@ -13,7 +13,7 @@ import {
   DROP_POLICY_DENY,
 } from "../../../src/verdict.ts";
 import { loadTestCiphers, MeshNode, policyOf, runUntil } from "../../fakes/mesh_node.ts";
-import { FakeNetwork } from "../../fakes/network.ts";
+import { FakeNetwork, seeded } from "../../fakes/network.ts";
 import { makePacket } from "../../fakes/packets.ts";
 import {
   ACK,
@@ -49,6 +49,12 @@ const UDP = { direction: "egress", family: 4, protocol: "udp" } as const;
 
 const make = (options: ProxiedOptions) => new Proxied(ciphers, options);
 const drops = (mesh: Proxied, direction: 0 | 1, reason: number) => mesh.a.counters.drops(direction, reason);
+
+/** What both machines received, but for the resets that tell our own program of a cut connection. */
+function delivered(mesh: Proxied): Uint8Array[] {
+  const isReset = (packet: Uint8Array) => (packet[(packet[0]! >> 4 === 4 ? 20 : 40) + 13]! & RST) !== 0;
+  return [...mesh.a.takeDelivered().filter((packet) => !isReset(packet)), ...mesh.b.takeDelivered()];
+}
 
 /** Opens the flow and lets the proxy connect to the server: all three connections stand. */
 function connect(options: ProxiedOptions): { mesh: Proxied; handle: number } {
@@ -292,6 +298,39 @@ describe("a proxy's end of a flow", () => {
   });
 });
 
+describe("anything at all sent to the proxy addresses", () => {
+  it("is written, sent or counted, never more than once, and breaks nothing", () => {
+    const random = seeded(11);
+    for (const offload of [false, true]) {
+      const { mesh, handle } = connect({ ...TCP, offload });
+      const { counters } = mesh.a;
+      const genuine = [
+        mesh.proxy("client", HTTP_PORT, handle, { flags: ACK, payload: new Uint8Array(40) }),
+        mesh.proxy("server", Q, handle, { flags: ACK, payload: new Uint8Array(40) }),
+        mesh.flow({ flags: ACK, payload: new Uint8Array(40) }),
+      ];
+      for (let i = 0; i < 3000; i++) {
+        const packet = genuine[i % 3]!;
+        const bytes = offload ? unfinished(packet, random() < 0.5 ? 0 : 20) : packet.slice();
+        const cut = random() < 0.2 ? Math.floor(random() * bytes.length) : bytes.length;
+        for (let n = Math.floor(random() * 4); n > 0; n--) bytes[Math.floor(random() * bytes.length)] = random() * 256;
+        const before = counters.totalDrops(EGRESS);
+        mesh.a.tun.toRead.push(bytes.slice(0, cut));
+        while (mesh.a.step());
+        const written = mesh.a.tun.written.splice(0).length;
+        const dropped = counters.totalDrops(EGRESS) - before;
+        expect(dropped).toBeLessThanOrEqual(1);
+        expect(written).toBeLessThanOrEqual(1);
+      }
+      mesh.run();
+      mesh.b.takeDelivered();
+      const after = make({ ...TCP, offload });
+      expect(after.open()).toBeGreaterThanOrEqual(FIRST_HANDLE);
+      expect(mesh.a.datapath.node.redirects!.table.size).toBeLessThanOrEqual(MAX_REDIRECTED);
+    }
+  });
+});
+
 describe("without a proxy", () => {
   it("every flow that needs one is dropped, and so is a protocol that none understands", () => {
     const mesh = make(TCP);
@@ -313,6 +352,7 @@ describe("without a proxy", () => {
     expect(mesh.view.read(handle)).toBeUndefined();
     mesh.fromOpener(mesh.flow({ flags: ACK }));
     expect(drops(mesh, EGRESS, DROP_NO_PROXY)).toBe(1);
+    expect(delivered(mesh)).toEqual([]);
     expect(mesh.open()).not.toBe(handle);
   });
 
@@ -321,6 +361,7 @@ describe("without a proxy", () => {
     mesh.fromOpener(mesh.flow({ flags: ACK }));
     mesh.fromOpener(mesh.flow({ flags: SYN_ACK }));
     expect(drops(mesh, EGRESS, DROP_NO_PROXY)).toBe(2);
+    expect(delivered(mesh)).toEqual([]);
     expect(mesh.open()).toBeGreaterThanOrEqual(FIRST_HANDLE);
   });
 });
@@ -340,7 +381,7 @@ describe("a change of policy", () => {
         mesh.setVerdict(verdict);
         step(mesh, handle);
         expect(drops(mesh, EGRESS, reason) + drops(mesh, INGRESS, reason)).toBe(1);
-        expect([...mesh.a.takeDelivered(), ...mesh.b.takeDelivered()]).toEqual([]);
+        expect(delivered(mesh)).toEqual([]);
         expect(mesh.view.read(handle)).toBeUndefined();
       }
     }
@@ -363,10 +404,44 @@ describe("a change of policy", () => {
           mesh.fromServer(mesh.flow({ flags: ACK }, true));
           mesh.fromOpener(mesh.flow({ flags: ACK }));
         }
-        expect([...mesh.a.takeDelivered(), ...mesh.b.takeDelivered()]).toEqual([]);
+        expect(delivered(mesh)).toEqual([]);
         expect(mesh.a.counters.totalDrops(EGRESS)).toBe(3);
         expect(mesh.a.counters.totalDrops(INGRESS)).toBe(3);
       }
+    },
+  );
+
+  it.each([[4, false], [6, false], [4, true], [6, true]] as const)(
+    "that wants a proxy resets the connection of our own program: IPv%i, offload %s",
+    (family, offload) => {
+      const mesh = make({ ...TCP, family, offload });
+      mesh.setVerdict("allow");
+      mesh.fromOpener(mesh.flow({ flags: SYN }));
+      mesh.setVerdict("http");
+      for (
+        const [sent, answer] of [
+          [{ flags: ACK, acknowledgement: 7_000_001 }, { flags: RST, sequence: 7_000_001, acknowledgement: 0 }],
+          [{ flags: 0, sequence: 9, payload: new Uint8Array(5) }, {
+            flags: RST | ACK,
+            sequence: 0,
+            acknowledgement: 14,
+          }],
+        ]
+      ) {
+        mesh.fromOpener(mesh.flow(sent));
+        const [packet, ...others] = mesh.a.takeDelivered();
+        expect(others).toEqual([]);
+        const expected = mesh.flow(answer, true);
+        const tcpAt = family === 4 ? 20 : 40;
+        for (const [from, to] of [[tcpAt, tcpAt + 14], [tcpAt - (family === 4 ? 8 : 32), tcpAt]]) {
+          expect(packet!.slice(from, to)).toEqual(expected.slice(from, to));
+        }
+        expect(isSound(packet!)).toBe(true);
+      }
+      mesh.fromOpener(mesh.flow({ flags: RST }));
+      expect(mesh.a.takeDelivered()).toEqual([]);
+      expect(drops(mesh, EGRESS, DROP_NO_PROXY)).toBe(3);
+      mesh.open();
     },
   );
 
@@ -403,7 +478,7 @@ describe("a change of policy", () => {
       mesh.fromServer(mesh.flow({ flags: ACK }, true));
       mesh.fromOpener(mesh.flow({ flags: ACK }));
       expect(drops(mesh, EGRESS, DROP_NO_PROXY) + drops(mesh, INGRESS, DROP_NO_PROXY)).toBeGreaterThanOrEqual(1);
-      expect([...mesh.a.takeDelivered(), ...mesh.b.takeDelivered()]).toEqual([]);
+      expect(delivered(mesh)).toEqual([]);
       mesh.open();
     }
   });
