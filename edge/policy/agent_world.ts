@@ -88,5 +88,6 @@ function worldEndpoint(member: MemberDocument, labels: Labels, localCluster: str
     namedPorts: member.namedPorts,
     addresses: member.addresses.flatMap((text) => parseAddress(text) ?? []),
     isSubject: member.cluster.name === localCluster,
+    nodeLabels: member.labels,
   };
 }

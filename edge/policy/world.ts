@@ -38,6 +38,8 @@ export interface WorldEndpoint {
   readonly addresses: readonly IpAddress[];
   /** policies can select it: it is of the local cluster, and is no node unless the host firewall is on */
   readonly isSubject: boolean;
+  /** of an endpoint that is a host as well (a member is): policies with a nodeSelector may hold for it too */
+  readonly nodeLabels?: Labels;
   /** of a node; keys without a source */
   readonly node?: { readonly labels: Labels; readonly cluster: string };
 }
@@ -193,8 +195,10 @@ export class PolicyWorld {
 }
 
 /** A node that is asked is the host of its own policies. */
-function subjectOf({ labels, identity, namespace, namedPorts, node }: WorldEndpoint): EngineSubject {
-  if (node === undefined) return { labels, identity, namespace, namedPorts };
+function subjectOf({ labels, identity, namespace, namedPorts, node, nodeLabels }: WorldEndpoint): EngineSubject {
+  if (node === undefined) {
+    return { labels, identity, namespace, namedPorts, ...(nodeLabels !== undefined && { nodeLabels }) };
+  }
   return { labels: { "reserved:host": "" }, identity: IDENTITY_HOST, namespace, namedPorts, nodeLabels: node.labels };
 }
 

@@ -8,7 +8,6 @@
  * Read first: model.ts (what a policy is), bind.ts (defaults), rules_in_force.ts and classes.ts (what the table is made of).
  */
 import { KEY_CLUSTER, type Labels, SOURCE_K8S, SOURCE_NODE } from "../identity/labels.ts";
-import { isWireIdentity } from "../identity/ranges.ts";
 import { IDENTITY_WORLD, IDENTITY_WORLD_IPV4, IDENTITY_WORLD_IPV6, RESERVED_LABELS } from "../identity/reserved.ts";
 import type { IpAddress, IpPrefix } from "../ip/address.ts";
 import {
@@ -30,7 +29,8 @@ import { type PrefixChanges, WORLD_IPV4, WORLD_IPV6 } from "./cidr_identities.ts
 import { auditKind, KIND_FORWARD, KIND_NO_RULE, makeDecision, makeKey } from "./decision.ts";
 import { FORWARD, REDIRECT } from "../verdict.ts";
 import { explainFlow, type Explanation, type JudgedBy, judgedBy, type RuleRef } from "./explain.ts";
-import { type IdentityRecord, identityRecord } from "./identity_index.ts";
+import { GivenIdentities } from "./given_identities.ts";
+import { identityRecord } from "./identity_index.ts";
 import { LearnedNames } from "./learned_names.ts";
 import { hostPrefix, LocalRecords } from "./local_records.ts";
 import {
@@ -42,7 +42,7 @@ import {
   type Rule,
   TIER_BASELINE,
 } from "./model.ts";
-import { changedNamespaces, localNamespaceOf, type Namespaces, withNamespaceLabels } from "./namespaces.ts";
+import type { Namespaces } from "./namespaces.ts";
 import { hasSources, mentions, PeerSources, type PolicyService, type SourceChange } from "./peer_sources.ts";
 import type { CidrGroup } from "./read_cidr_group.ts";
 import { type ActiveRules, RulesInForce } from "./rules_in_force.ts";
@@ -63,11 +63,6 @@ interface PolicyState {
   readonly rules: ActiveRules;
 }
 
-interface GivenIdentity {
-  readonly labels: Labels;
-  readonly namedPorts: readonly NamedPort[];
-}
-
 const OPEN = makeDecision(KIND_FORWARD, -1);
 const CLOSED = makeDecision(KIND_NO_RULE, -1);
 const AUDITED = makeDecision(auditKind(KIND_NO_RULE), -1);
@@ -76,8 +71,16 @@ export class PolicyEngine {
   #settings: EngineSettings | undefined;
   #subject: Subject | undefined;
   #subjectSets: SubjectSets = subjectSets({}, undefined);
-  #namespaces: Namespaces = new Map();
-  readonly #given = new Map<number, GivenIdentity>();
+  readonly #given = new GivenIdentities({
+    put: (record) => {
+      this.#rules.putRecord(record);
+      this.#local.refreshIdentity(record.identity);
+    },
+    remove: (identity) => {
+      this.#rules.removeRecord(identity);
+      this.#local.refreshIdentity(identity);
+    },
+  });
   readonly #policies = new Map<string, PolicyState>();
   /** policies to look at again */
   readonly #dirty = new Set<string>();
@@ -127,10 +130,9 @@ export class PolicyEngine {
   }
 
   setSettings(settings: EngineSettings): void {
-    const isNewCluster = settings.cluster !== this.#settings?.cluster;
     this.#settings = settings;
     this.#local.setMatching(standardMatching(settings.policy));
-    if (isNewCluster) this.#relabel(() => true);
+    this.#given.setCluster(settings.cluster);
     this.#refreshSubject();
     this.#dirtyAll();
   }
@@ -156,16 +158,11 @@ export class PolicyEngine {
    * @returns false for numbers that the mesh may not define: reserved ones, and those of a node's own scope
    */
   putIdentity(identity: number, labels: Labels, namedPorts: readonly NamedPort[] = []): boolean {
-    if (!isWireIdentity(identity) || identity === 0 || RESERVED_LABELS.has(identity)) return false;
-    this.#given.set(identity, { labels, namedPorts });
-    this.#putRecord(identity, labels, namedPorts);
-    return true;
+    return this.#given.put(identity, labels, namedPorts);
   }
 
   removeIdentity(identity: number): void {
-    if (!this.#given.delete(identity)) return;
-    this.#rules.removeRecord(identity);
-    this.#local.refreshIdentity(identity);
+    this.#given.remove(identity);
   }
 
   /**
@@ -178,7 +175,7 @@ export class PolicyEngine {
   }
 
   removeAddress(address: IpAddress): void {
-    this.#local.removeMesh(hostPrefix(address));
+    this.#local.removeMesh(hostPrefix(address), "inside");
   }
 
   /** A whole prefix of the mesh with one identity: as `putAddress`. The longest prefix counts. */
@@ -187,7 +184,7 @@ export class PolicyEngine {
   }
 
   removePrefix(prefix: IpPrefix): void {
-    this.#local.removeMesh(prefix);
+    this.#local.removeMesh(prefix, "inside");
   }
 
   /**
@@ -199,7 +196,7 @@ export class PolicyEngine {
   }
 
   removeOutside(prefix: IpPrefix): void {
-    this.#local.removeMesh(prefix);
+    this.#local.removeMesh(prefix, "outside");
   }
 
   /**
@@ -242,13 +239,8 @@ export class PolicyEngine {
 
   /** Current labels of the local cluster's namespaces: all of them. */
   setNamespaces(namespaces: Namespaces): void {
-    const changed = changedNamespaces(this.#namespaces, namespaces);
-    this.#namespaces = new Map(namespaces);
-    if (changed.size === 0) return;
-    const cluster = this.#settings?.cluster ?? "";
-    this.#relabel((labels) => changed.has(localNamespaceOf(labels, cluster) ?? ""));
-    const subject = this.#subject && localNamespaceOf(this.#subject.labels, cluster);
-    if (subject === undefined || !changed.has(subject)) return;
+    const changed = this.#given.setNamespaces(namespaces);
+    if (!changed.has(this.#given.namespaceOf(this.#subject?.labels ?? {}) ?? "")) return;
     this.#refreshSubject();
     this.#dirtyAll();
   }
@@ -338,7 +330,7 @@ export class PolicyEngine {
    * @param port  destination port, or ICMP type
    */
   explain(direction: Direction, other: number | Labels, protocol: number, port: number): Explanation {
-    const record = typeof other === "number" ? this.#rules.record(other) : this.#stranger(other);
+    const record = typeof other === "number" ? this.#rules.record(other) : this.#given.recordOf(0, other);
     const asksBaseline = this.#asksBaseline(direction);
     const rules = [...this.#rules.all()].filter(({ bound: { rule } }) =>
       rule.direction === direction && (asksBaseline || rule.tier !== TIER_BASELINE)
@@ -357,30 +349,11 @@ export class PolicyEngine {
     return judgedBy(this.#rules.asked(direction, identity), makeKey(protocol, port));
   }
 
-  // Identities
-
-  #putRecord(identity: number, labels: Labels, namedPorts: readonly NamedPort[]): void {
-    const current = withNamespaceLabels(labels, this.#namespaces, this.#settings?.cluster ?? "");
-    this.#rules.putRecord(identityRecord(identity, current, namedPorts));
-    this.#local.refreshIdentity(identity);
-  }
-
-  #relabel(isMeant: (labels: Labels) => boolean): void {
-    for (const [identity, given] of this.#given) {
-      if (isMeant(given.labels)) this.#putRecord(identity, given.labels, given.namedPorts);
-    }
-  }
-
-  #stranger(labels: Labels): IdentityRecord {
-    return identityRecord(0, withNamespaceLabels(labels, this.#namespaces, this.#settings?.cluster ?? ""));
-  }
-
   // Resolution
 
   #refreshSubject(): void {
     const { labels = {}, nodeLabels } = this.#subject ?? {};
-    const current = withNamespaceLabels(labels, this.#namespaces, this.#settings?.cluster ?? "");
-    this.#subjectSets = subjectSets(current, nodeLabels);
+    this.#subjectSets = subjectSets(this.#given.currentLabels(labels), nodeLabels);
   }
 
   #dirtyAll(): void {

@@ -134,9 +134,10 @@ export class LocalRecords {
     this.#refreshMesh(mesh);
   }
 
-  removeMesh(prefix: IpPrefix): void {
+  /** @param place what it is: one that was put again as the other stays */
+  removeMesh(prefix: IpPrefix, place: "inside" | "outside"): void {
     const mesh = this.#mesh.get(prefix);
-    if (mesh === undefined) return;
+    if (mesh === undefined || isOutside(mesh) !== (place === "outside")) return;
     this.#mesh.delete(prefix);
     this.#forget(mesh);
     if (mesh.isUsed) this.releasePrefix(prefix);

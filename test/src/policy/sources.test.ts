@@ -214,6 +214,24 @@ describe("prefixes of the mesh that are outside", () => {
     expect(world.engine.allPrefixes().map(({ prefix }) => formatPrefix(prefix))).toEqual(["172.16.0.0/12"]);
   });
 
+  it("change sides when they are put again, whichever is taken back then", () => {
+    const world = makeWorld([cnp({ egress: [{ toCIDR: ["172.16.0.0/12"] }] })]);
+    const prefix = parsePrefix("172.17.0.0/16")!;
+    world.engine.putOutside(prefix);
+    world.engine.putPrefix(prefix, MEMBERS["db"]!.identity);
+    world.engine.removeOutside(prefix);
+    update(world);
+    expect([asked(world, "172.17.0.1"), world.engine.identityOfAddress(address("172.17.0.1"))]).toEqual([
+      [133],
+      MEMBERS["db"]!.identity,
+    ]);
+    world.engine.putOutside(prefix);
+    world.engine.removePrefix(prefix);
+    update(world);
+    expect(asked(world, "172.17.0.1")).toEqual([0]);
+    expect(world.engine.allPrefixes()).toHaveLength(2);
+  });
+
   it("say which number goes on the wire for one that is inside and has a number of its own", () => {
     const world = makeWorld([cnp({ egress: [{ toCIDR: ["172.16.0.0/12"] }] })], { cidrMatchMode: ["pods"] });
     world.engine.putAddress(address("172.16.0.1"), MEMBERS["db"]!.identity);
