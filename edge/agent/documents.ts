@@ -228,6 +228,8 @@ export interface PoliciesDocument {
   readonly policies: readonly PolicyDocumentState[];
   /** what policies may refer to; absent: an agent of an older release */
   readonly cidrGroups?: readonly CidrGroupState[];
+  /** addresses that were learned for names of policies in force */
+  readonly names?: readonly { readonly name: string; readonly addresses: readonly string[] }[];
   readonly services?: readonly ServiceState[];
 }
 

@@ -81,6 +81,13 @@ export const HEALTH_CODES = {
     fix:
       "Let the named policies leave the way to the hub open, and apply them again; until then those before are in force.",
   },
+  "proxy-unguarded": {
+    severity: "warning",
+    impactsConnectivity: false,
+    settleMs: 0,
+    fix:
+      "Local programs of other users can reach servers past HTTP and DNS rules: give the kernel policy routing by user.",
+  },
   "entries-refused": {
     severity: "warning",
     impactsConnectivity: false,

@@ -8,6 +8,7 @@ const RECORD_WARNING_MS = 7 * 86_400_000;
 export function reviewHealth(agent: Agent, rolledBack: string | undefined): void {
   reviewHub(agent);
   reviewPolicies(agent, rolledBack);
+  reviewProxies(agent);
   reviewState(agent);
   reviewEncryption(agent);
   const isStuck = agent.link !== undefined && !agent.isDatapathAlive;
@@ -30,6 +31,12 @@ function reviewPolicies({ health, doors: { policies } }: Agent, rolledBack: stri
   const unenforced = [...policies.refused.keys()];
   health.set("policy-refused", unenforced.length > 0 ? `Not enforced: ${shorten(unenforced)}` : undefined);
   health.set("policy-rolled-back", rolledBack);
+}
+
+/** Rules that judge requests hold for other users only while the proxies' own addresses are kept from them. */
+function reviewProxies({ health, doors: { network }, l7 }: Agent): void {
+  const fault = l7.isNeeded ? network.guardFault : undefined;
+  health.set("proxy-unguarded", fault === undefined ? undefined : `Proxy addresses are open to every user: ${fault}`);
 }
 
 function reviewState({ health, mesh, doors: { clock, store } }: Agent): void {

@@ -153,6 +153,7 @@ export async function policiesOf(agent: Agent): Promise<PoliciesDocument> {
     settings: settings === undefined ? null : { cluster: settings.cluster.name, ...settings.policy },
     undecidedHits: areOfThisRevision ? ruleHits[0] ?? 0 : null,
     policies: states.sort((a, b) => keyOf(a) < keyOf(b) ? -1 : 1),
+    names: [...agent.l7.names.list()].sort(byKey).map(([name, addresses]) => ({ name, addresses })),
     cidrGroups: [...agent.mesh.cidrGroups].sort(byKey).map(([name, document]) => ({ name, document })),
     services: [...agent.mesh.services].sort(byKey).map(([key, { labels, selector, addresses }]) => {
       const [namespace = "", name = ""] = key.split("/");

@@ -2,7 +2,7 @@
 import type { Labels } from "../../src/identity/labels.ts";
 import { labelsOfMember } from "../../src/identity/member_labels.ts";
 import { RESERVED_LABELS } from "../../src/identity/reserved.ts";
-import { parseAddress } from "../../src/ip/address.ts";
+import { type IpAddress, parseAddress } from "../../src/ip/address.ts";
 import { readCidrGroup } from "../../src/policy/read_cidr_group.ts";
 import type {
   IdentitiesDocument,
@@ -59,12 +59,13 @@ export async function readAgentWorld(agent: AgentReader): Promise<AgentWorld> {
       const result = readCidrGroup(document);
       return "group" in result ? [result.group] : [];
     }),
+    names: new Map((policies.names ?? []).map(({ name, addresses }) => [name, addressesOf(addresses)])),
     services: (policies.services ?? []).map(({ namespace, name, labels, selector, addresses }) => ({
       namespace,
       name,
       labels,
       ...(selector !== null && { selector }),
-      addresses: addresses.flatMap((text) => parseAddress(text) ?? []),
+      addresses: addressesOf(addresses),
     })),
   });
   for (const [identity, labels] of RESERVED_LABELS) {
@@ -86,8 +87,12 @@ function worldEndpoint(member: MemberDocument, labels: Labels, localCluster: str
     identity: member.identity,
     namespace: member.namespace,
     namedPorts: member.namedPorts,
-    addresses: member.addresses.flatMap((text) => parseAddress(text) ?? []),
+    addresses: addressesOf(member.addresses),
     isSubject: member.cluster.name === localCluster,
     nodeLabels: member.labels,
   };
+}
+
+function addressesOf(texts: readonly string[]): IpAddress[] {
+  return texts.flatMap((text) => parseAddress(text) ?? []);
 }
