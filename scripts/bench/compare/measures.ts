@@ -1,0 +1,153 @@
+/**
+ * What is measured of a running pair. Load comes from iperf3 and ping; CPU time and memory are those of the programs that carry
+ * the packets, at both ends. The kernel's own work is in there as far as it is done in their name.
+ */
+import { type Lab, pause, until } from "../../lab/lab.ts";
+import { cpuSecondsOf, memoryOf } from "../../lab/program.ts";
+import type { Pair } from "./contenders.ts";
+import { median, quantile } from "./samples.ts";
+
+const MEGABYTE = 1 << 20;
+const SAMPLE_MS = 200;
+const PORT = 5201;
+/** left out at the start of each stream: congestion windows grow */
+const WARM_SECONDS = 1;
+const PINGS = 300;
+const PING_INTERVAL_S = "0.005";
+
+/** Numbers by the keys of METRICS and some more, which are in the JSON only. */
+export type Numbers = Record<string, number>;
+
+/** Streams at a time; `down` lets b send. */
+export async function tcp(
+  lab: Lab,
+  pair: Pair,
+  streams: number,
+  direction: "up" | "down",
+  seconds: number,
+): Promise<Numbers> {
+  const args = ["-P", String(streams), "-O", String(WARM_SECONDS), ...(direction === "down" ? ["-R"] : [])];
+  const { result, cpuSeconds } = await iperf(lab, pair, args, seconds);
+  // CPU time counts the warming second too, and so do these octets
+  const octets = sumOf(result.intervals.map(({ sum }: { sum: { bytes: number } }) => sum.bytes));
+  const name = `tcp${streams}.${direction}`;
+  return {
+    [`${name}.gbps`]: result.end.sum_received.bits_per_second / 1e9,
+    [`${name}.retransmits`]: result.end.sum_sent.retransmits ?? 0,
+    ...(pair.programs.length === 0 ? {} : { [`${name}.cpu`]: cpuSeconds / (octets / 1e9) }),
+  };
+}
+
+/**
+ * Datagrams of so many octets as fast as one process sends them. What counts is what the receiving process got; what the tunnel
+ * delivered besides was lost in that process's full socket buffer, as sender, receiver and tunnel share the cores.
+ */
+export async function udp(lab: Lab, pair: Pair, octets: number, seconds: number): Promise<Numbers> {
+  const before = await deliveredOf(lab, pair, octets);
+  const { result, cpuSeconds } = await iperf(lab, pair, ["-u", "-b", "0", "-l", String(octets)], seconds);
+  const after = await deliveredOf(lab, pair, octets);
+  const { sum_received: got, sum_sent: sent } = result.end;
+  // the count of packets in the answer is the sender's when all are lost
+  const received = got.bytes / octets;
+  const name = `udp${octets}`;
+  return {
+    [`${name}.kpps`]: received / got.seconds / 1e3,
+    [`${name}.sentKpps`]: sent.packets / sent.seconds / 1e3,
+    ...(before === undefined || after === undefined ? {} : {
+      [`${name}.delivered`]: (after - before) / got.seconds / 1e3,
+      [`${name}.cpuMicroseconds`]: (cpuSeconds / Math.max(1, after - before)) * 1e6,
+    }),
+  };
+}
+
+const UDP_HEADERS = 28;
+
+/** Datagrams that the tunnel gave to the kernel of b; its device counts several that were merged as one packet. */
+async function deliveredOf(lab: Lab, { device }: Pair, octets: number): Promise<number | undefined> {
+  if (device === undefined) return undefined;
+  const { stdout } = await lab.run("b", ["cat", "/proc/self/net/dev"]);
+  const [bytes, packets] = (new RegExp(`^\\s*${device}:\\s*(\\d+)\\s+(\\d+)`, "m").exec(stdout) ?? []).slice(1).map(
+    Number,
+  );
+  return bytes === undefined || packets === undefined ? undefined : (bytes - UDP_HEADERS * packets) / octets;
+}
+
+/** Round trips one after the other, with pauses: nobody is loaded. */
+export async function ping(lab: Lab, pair: Pair): Promise<Numbers> {
+  const done = await lab.run("a", ["ping", "-n", "-c", String(PINGS), "-i", PING_INTERVAL_S, "-W", "1", pair.target]);
+  const microseconds = [...done.stdout.matchAll(/time=([\d.]+) ms/g)].map(([, text]) => Number(text) * 1e3);
+  if (microseconds.length < PINGS / 2) throw new Error(`ping: ${microseconds.length} of ${PINGS} answered`);
+  return { "ping.us": median(microseconds)!, "ping.p99us": quantile(microseconds, 0.99)! };
+}
+
+/** The larger of both ends, in megabytes. */
+export function memory(pair: Pair): { readonly anonymous: number; readonly resident: number } {
+  const both = pair.programs.map(({ pid }) => memoryOf(pid));
+  return {
+    anonymous: Math.max(...both.map(({ anonymousBytes }) => anonymousBytes)) / MEGABYTE,
+    resident: Math.max(...both.map(({ residentBytes }) => residentBytes)) / MEGABYTE,
+  };
+}
+
+/** Looks at memory while something else goes on. */
+export class MemoryWatch {
+  anonymous = 0;
+  resident = 0;
+  private isOn = true;
+  private readonly watching: Promise<void>;
+
+  constructor(pair: Pair) {
+    this.watching = this.watch(pair);
+  }
+
+  private async watch(pair: Pair): Promise<void> {
+    while (this.isOn && pair.programs.length > 0 && pair.programs.every(({ exitCode }) => exitCode === undefined)) {
+      const now = memory(pair);
+      this.anonymous = Math.max(this.anonymous, now.anonymous);
+      this.resident = Math.max(this.resident, now.resident);
+      await pause(SAMPLE_MS);
+    }
+  }
+
+  async stop(): Promise<void> {
+    this.isOn = false;
+    await this.watching;
+  }
+}
+
+/** One client on a against one server on b. A flood can drown iperf3's own connection: it is tried twice. */
+async function iperf(
+  lab: Lab,
+  pair: Pair,
+  args: readonly string[],
+  seconds: number,
+  // deno-lint-ignore no-explicit-any
+): Promise<{ readonly result: any; readonly cpuSeconds: number }> {
+  for (let isLast = false;; isLast = true) {
+    const server = lab.start("b", "iperf3-server", ["iperf3", "-s", "-1", "-p", String(PORT)]);
+    await until(
+      "iperf3 listens",
+      async () => (await lab.run("b", ["ss", "-Hltn", `sport = :${PORT}`])).stdout !== "",
+      5_000,
+    );
+    const before = cpuOf(pair);
+    const argv = ["iperf3", "-c", pair.target, "-p", String(PORT), "-t", String(seconds), "-J", ...args];
+    const done = await lab.run("a", argv, { timeoutMs: (seconds + 15) * 1_000 });
+    const dead = pair.programs.find(({ exitCode }) => exitCode !== undefined);
+    if (dead) throw new Error(`${dead.name} ended with ${dead.exitCode} under load`);
+    const cpuSeconds = cpuOf(pair) - before;
+    await server.stop();
+    const text = done.stdout.slice(done.stdout.indexOf("{"));
+    const result = text === "" ? { error: `ended with ${done.code}` } : JSON.parse(text);
+    if (!result.error) return { result, cpuSeconds };
+    if (isLast) throw new Error(`iperf3 ${args.join(" ")}: ${result.error}`);
+  }
+}
+
+function cpuOf(pair: Pair): number {
+  return sumOf(pair.programs.map(({ pid, exitCode }) => exitCode === undefined ? cpuSecondsOf(pid) : 0));
+}
+
+function sumOf(of: readonly number[]): number {
+  return of.reduce((sum, value) => sum + value, 0);
+}

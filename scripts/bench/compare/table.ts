@@ -1,0 +1,44 @@
+/** The table that is printed: a line per contender with medians, and below each how it compares with the best peer. */
+import { best, type Judged, type Result } from "./goals.ts";
+import { medianOf, type Metric } from "./samples.ts";
+
+/** A contender as the table names it. */
+export interface Row extends Result {
+  readonly title: string;
+}
+
+/** Lines of equal columns; a column that nobody has a number for is left out. */
+export function tableOf(rows: readonly Row[], metrics: readonly Metric[]): string {
+  const shown = metrics.filter(({ key }) => rows.some(({ rounds }) => medianOf(rounds, key) !== undefined));
+  const references = shown.map(({ key, better }) => {
+    const peer = better && best(rows.filter(({ kind }) => kind === "peer"), better, key);
+    return peer && medianOf(peer.rounds, key);
+  });
+  const cells: string[][] = [["", ...shown.map(({ title }) => title[0])], ["", ...shown.map(({ title }) => title[1])]];
+  for (const { title, rounds } of rows) {
+    const values = shown.map(({ key }) => medianOf(rounds, key));
+    cells.push([title, ...values.map((value, i) => value === undefined ? "-" : value.toFixed(shown[i]!.digits))]);
+    const ratios = values.map((value, i) => {
+      const reference = references[i];
+      return value === undefined || !reference ? "" : `${(value / reference).toFixed(2)} x`;
+    });
+    if (ratios.some((text) => text !== "")) cells.push(["", ...ratios]);
+  }
+  return columns(cells);
+}
+
+/** The goals, one a line. */
+export function goalsOf(judged: readonly Judged[]): string {
+  const word = (isReached: boolean | undefined): string =>
+    isReached === undefined ? "?" : isReached ? "reached" : "NOT reached";
+  const cells = judged.map(({ what, wanted, found, isReached }) => [what, wanted, word(isReached), found]);
+  return columns(cells, "left");
+}
+
+function columns(cells: readonly (readonly string[])[], align: "left" | "right" = "right"): string {
+  const widths = cells[0]!.map((_, i) => Math.max(...cells.map((row) => row[i]!.length)));
+  return cells.map((row) =>
+    row.map((text, i) => align === "left" || i === 0 ? text.padEnd(widths[i]!) : text.padStart(widths[i]!)).join("  ")
+      .trimEnd()
+  ).join("\n");
+}
