@@ -112,6 +112,17 @@ const STAGES: readonly Stage[] = [
     hasReport: true,
     limitS: 600,
   })),
+  {
+    name: "policy-packets",
+    group: "netns",
+    command: [INSIDE, ...ON_NODE],
+    env: { EDGEMESH_SUITE: "policy-packets", EDGEMESH_FORM: "binary" },
+    needs: [...NETNS_TOOLS, "wg"],
+    obstacle: namespaceObstacle,
+    hasReport: true,
+    isSlow: true,
+    limitS: 400,
+  },
   interop("wireguard-go", "wireguard_go.test.ts", { needs: ["wireguard-go", "wg", "python3"] }),
   interop("wireguard-go-rekey", "wireguard_go_rekey.test.ts", {
     needs: ["wireguard-go", "wg", "python3"],

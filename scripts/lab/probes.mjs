@@ -1,15 +1,15 @@
 /**
  * Real packets for policy probes. Plain JavaScript for Node, so that it shares nothing with what it tests.
  *
- *   probes.mjs answer PORT...   TCP that accepts and UDP that echoes on every port, both families; prints "ready"
- *   probes.mjs ask JSON         [{ proto, address, port, waitMs }]: all at once; prints a JSON list of true (it got through) and false
+ *   probes.mjs answer PORT...   HTTP, and UDP that echoes, on every port, both families; prints "ready"
+ *   probes.mjs ask JSON         [{ proto, address, port, waitMs, http? }]: all at once; prints a JSON list of numbers
  *
- * A TCP probe got through when the server's greeting arrived, a UDP one when its echo did, an ICMP one when ping says so. Each is
- * repeated until its time is up: a lost packet is no verdict.
+ * A TCP probe is an HTTP request; its number is the status of the answer. That of a UDP one is 200 when its echo came back, of an ICMP
+ * one when ping says so. 0: nothing got through. Datagrams are repeated until their time is up: a lost packet is no verdict.
  */
 import { spawn } from "node:child_process";
 import { createSocket } from "node:dgram";
-import { connect, createServer } from "node:net";
+import { createServer, request } from "node:http";
 
 const RETRY_MS = 150;
 const [command, ...args] = process.argv.slice(2);
@@ -20,10 +20,7 @@ async function answer(ports) {
 }
 
 function answerTcp(port) {
-  const server = createServer((socket) => {
-    socket.on("error", () => {});
-    socket.end("hello");
-  });
+  const server = createServer((_, response) => response.end("hello"));
   return new Promise((resolve) => server.listen(port, "::", resolve));
 }
 
@@ -33,17 +30,29 @@ function answerUdp(port) {
   return new Promise((resolve) => socket.bind(port, "::", resolve));
 }
 
-function askTcp({ address, port }, done) {
-  const socket = connect({ host: address, port });
-  socket.on("error", () => {});
-  socket.once("data", done);
-  return () => socket.destroy();
+function askTcp({ address, port, http = {} }, done) {
+  const { method = "GET", path = "/", host, headers = {} } = http;
+  const asked = request({
+    host: address,
+    port,
+    method,
+    path,
+    agent: false,
+    headers: { ...(host && { host }), ...headers },
+  });
+  asked.on("error", () => {});
+  asked.on("response", (response) => {
+    response.resume();
+    done(response.statusCode);
+  });
+  asked.end();
+  return () => asked.destroy();
 }
 
 function askUdp({ address, port }, done) {
   const socket = createSocket(address.includes(":") ? "udp6" : "udp4");
   socket.on("error", () => {});
-  socket.once("message", done);
+  socket.once("message", () => done(200));
   const send = () => socket.send("hello", port, address);
   send();
   const timer = setInterval(send, RETRY_MS);
@@ -55,13 +64,13 @@ function askUdp({ address, port }, done) {
 
 function askIcmp({ address, waitMs }, done) {
   const ping = spawn("ping", ["-c", "1", "-W", String(waitMs / 1000), address], { stdio: "ignore" });
-  ping.once("exit", (code) => code === 0 && done());
+  ping.once("exit", (code) => code === 0 && done(200));
   return () => ping.kill();
 }
 
 const ASK = { TCP: askTcp, UDP: askUdp, ICMP: askIcmp, ICMPv6: askIcmp };
 
-/** True when it got through within its time. */
+/** The answer that came within its time, or 0. */
 function ask(probe) {
   return new Promise((resolve) => {
     const end = (result) => {
@@ -69,8 +78,8 @@ function ask(probe) {
       stop();
       resolve(result);
     };
-    const timer = setTimeout(() => end(false), probe.waitMs);
-    const stop = ASK[probe.proto](probe, () => end(true));
+    const timer = setTimeout(() => end(0), probe.waitMs);
+    const stop = ASK[probe.proto](probe, end);
   });
 }
 

@@ -1,6 +1,6 @@
 /**
  * Policies as real packets: scenarios of `test/scenario/policy`, the same files that `edgemesh policy test` judges, on members that
- * run. Each endpoint of a scenario is a member; a probe is a TCP connection, a UDP echo or a ping between two of them.
+ * run. Each endpoint of a scenario is a member; a probe is an HTTP request, a UDP echo or a ping between two of them.
  *
  * The members stay, and get the next scenario by SIGHUP: so sessions and flows of the one before are there when it comes.
  */
@@ -31,7 +31,15 @@ const DENIED_AFTER_MS = 450;
 const ALLOWED_WITHIN_MS = 5_000;
 const PROTOCOLS = ["TCP", "UDP", "ICMP", "ICMPv6"];
 /** What a mesh file can say of a scenario's configuration. */
-const CONFIG = ["localCluster", "policyDefaultLocalCluster", "enforcementMode", "allowLocalhost"];
+const CONFIG = [
+  "localCluster",
+  "policyDefaultLocalCluster",
+  "enforcementMode",
+  "allowLocalhost",
+  "clusterNetworkPolicy",
+];
+/** Members enforce these whatever the scenario says of watching them. */
+const CLUSTER_KINDS = ["ClusterNetworkPolicy", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy"];
 
 /** A probe with its ends as members. */
 interface PacketProbe {
@@ -77,14 +85,12 @@ describe("policies on packets", () => {
     await bring(one);
     const dropsBefore = await policyDrops();
     const got = await ask(one);
-    const wrong = one.probes.flatMap((probe, i) =>
-      got[i] === (probe.probe.expect === "allow")
-        ? []
-        : [`${probeText(probe.probe, endText)}: got ${got[i] ? "through" : "nothing"}`]
+    const wrong = one.probes.flatMap(({ probe }, i) =>
+      isExpected(probe, got[i]!) ? [] : [`${probeText(probe, endText)}: got ${got[i] || "nothing"}`]
     );
     expect(wrong).toEqual([]);
     // what did not get through was dropped by policy, not lost
-    const denied = one.probes.filter(({ probe }) => probe.expect === "deny").length;
+    const denied = one.probes.filter(({ probe }) => isDropped(probe)).length;
     expect(await policyDrops() - dropsBefore).toBeGreaterThanOrEqual(denied);
   }, 30_000);
 });
@@ -98,11 +104,14 @@ function readPacketScenarios(name: string): PacketScenario[] {
   );
 }
 
-function isForMembers({ flavor, config, cidrGroups, services, dnsCache, isContested }: Scenario): boolean {
+function isForMembers(scenario: Scenario): boolean {
+  const { flavor, config, policies, cidrGroups, services, dnsCache, isContested } = scenario;
+  const isWatched = config.clusterNetworkPolicy ||
+    !policies.some((document) => CLUSTER_KINDS.includes((document as { kind: string }).kind));
   const isUsual = Object.entries(DEFAULT_CONFIG).every(([name, value]) =>
     CONFIG.includes(name) || JSON.stringify(config[name as keyof typeof config]) === JSON.stringify(value)
   );
-  return flavor === "cilium" && isUsual && !isContested &&
+  return flavor === "cilium" && isUsual && isWatched && !isContested &&
     [cidrGroups, services, dnsCache].every((list) => list.length === 0);
 }
 
@@ -123,15 +132,26 @@ function isPod({ cluster, reserved, serviceAccount, labels }: ScenarioEndpoint, 
     Object.keys(labels).every((key) => !key.includes(":"));
 }
 
-/** The first packet of a flow, of a kind that an ordinary program can send. */
-function isPacket({ side, isReply, http, dns, sni, proto, port }: Probe): boolean {
+/** Something that an ordinary program can send, from its beginning. */
+function isPacket({ side, isReply, dns, sni, proto, port }: Probe): boolean {
   const isEcho = proto === "ICMP" ? port === 8 : proto !== "ICMPv6" || port === 128;
-  return side === "both" && !isReply && isEcho && PROTOCOLS.includes(proto) &&
-    http === undefined && dns === undefined && sni === undefined;
+  return side === "both" && !isReply && isEcho && PROTOCOLS.includes(proto) && dns === undefined && sni === undefined;
 }
 
 function isEnd(end: Probe["from"], ref: string): boolean {
   return "ref" in end && end.ref === ref;
+}
+
+/** No packet of it arrives; a request that is refused gets an answer. */
+function isDropped({ expect, http, httpStatus }: Probe): boolean {
+  return expect === "deny" && http === undefined && httpStatus === undefined;
+}
+
+function isExpected(probe: Probe, status: number): boolean {
+  if (isDropped(probe)) return status === 0;
+  if (probe.httpStatus !== undefined) return status === probe.httpStatus;
+  if (probe.http === undefined) return status > 0; // what a proxy then says of the request is another question
+  return probe.expect === "allow" ? status === 200 : status === 403 || status === 0;
 }
 
 function endText(end: Probe["from"]): string {
@@ -238,9 +258,9 @@ async function policyDrops(): Promise<number> {
   return lines.reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(" ") + 1)), 0);
 }
 
-/** Sends all probes at once, each from its own member. @returns which got through */
-async function ask({ endpoints, probes }: PacketScenario): Promise<boolean[]> {
-  const got: boolean[] = new Array(probes.length).fill(false);
+/** Sends all probes at once, each from its own member. @returns status codes, 0: nothing came back */
+async function ask({ endpoints, probes }: PacketScenario): Promise<number[]> {
+  const got: number[] = new Array(probes.length).fill(0);
   await Promise.all(MEMBERS.map(async (name, from) => {
     const mine = probes.map((probe, i) => ({ ...probe, i })).filter((probe) => probe.from === from);
     if (mine.length === 0) return;
@@ -248,10 +268,11 @@ async function ask({ endpoints, probes }: PacketScenario): Promise<boolean[]> {
       proto: probe.proto,
       port: probe.port,
       address: addressesOf(to, endpoints[to])[probe.proto === "ICMPv6" ? 1 : 0],
-      waitMs: probe.expect === "allow" ? ALLOWED_WITHIN_MS : DENIED_AFTER_MS,
+      waitMs: isDropped(probe) ? DENIED_AFTER_MS : ALLOWED_WITHIN_MS,
+      ...(probe.http !== undefined && { http: probe.http }),
     }));
     const done = await lab.value!.run(name, [...PROBES, "ask", JSON.stringify(asked)]);
-    JSON.parse(done.stdout).forEach((isThrough: boolean, k: number) => got[mine[k]!.i] = isThrough);
+    JSON.parse(done.stdout).forEach((status: number, k: number) => got[mine[k]!.i] = status);
   }));
   return got;
 }
