@@ -7,12 +7,14 @@
 import type { IpAddress } from "../src/ip/address.ts";
 import { FAMILY_IPV4, FAMILY_IPV6, familyOf, UNDERLAY_ADDR_BYTES } from "../src/ip/underlay_addr.ts";
 import type { ReceivedRun, Underlay } from "../src/ports.ts";
+import * as C from "./constants.ts";
 import { EAFNOSUPPORT } from "./errno.ts";
 import { type Libc, libc } from "./libc.ts";
 import { runtime } from "./runtime/index.ts";
 import { Receiver } from "./udp_receive.ts";
+import { setIntOption } from "./socket_option.ts";
 import { MAX_SEGMENTS, SendErrors, SendQueue } from "./udp_send.ts";
-import { openUdpSockets, type UdpSocket, type UdpSockets } from "./udp_socket.ts";
+import { openUdpSockets, setDiscovery, type UdpSocket, type UdpSockets } from "./udp_socket.ts";
 
 export { receiveBytes, SLOT_BYTES } from "./udp_receive.ts";
 
@@ -136,13 +138,7 @@ export class UdpUnderlay implements Underlay {
   }
 
   queue(at: number, end: number, segmentBytes: number, toAt: number, trafficClass: number): void {
-    const size = this.#arena.length;
-    // C trusts us: a range outside of the arena would be memory that is not ours
-    if (!(at >= 0 && end >= at && end <= size && toAt >= 0 && toAt + UNDERLAY_ADDR_BYTES <= size)) {
-      throw new RangeError(
-        `Cannot send [${at}, ${end}) to the address at ${toAt}: outside of the arena of ${size} octets`,
-      );
-    }
+    this.#checkRange(at, end, toAt);
     if (!(segmentBytes > 0 && segmentBytes <= 65535 || end === at)) {
       throw new RangeError(`Cannot send datagrams of ${segmentBytes} octets`);
     }
@@ -153,6 +149,36 @@ export class UdpUnderlay implements Underlay {
       const datagrams = Math.max(1, Math.ceil((end - at) / segmentBytes));
       this.#errors.add(EAFNOSUPPORT, datagrams);
     }
+  }
+
+  fragmentAbove(bytes: number): void {
+    const { v6 } = this.#sockets;
+    if (v6 !== undefined) setIntOption(v6.fd, C.IPPROTO_IPV6, C.IPV6_MTU, bytes);
+  }
+
+  sendWhole(at: number, end: number, toAt: number): number {
+    this.#checkRange(at, end, toAt);
+    const isV6 = familyOf(this.#arena, toAt) === FAMILY_IPV6;
+    const socket = isV6 ? this.#sockets.v6 : this.#sockets.v4;
+    const queue = isV6 ? this.#v6 : this.#v4;
+    if (socket === undefined || queue === undefined) return -EAFNOSUPPORT;
+    setDiscovery(socket.fd, socket.family, true);
+    const result = queue.sendAlone(at, end, toAt);
+    setDiscovery(socket.fd, socket.family, false);
+    return result;
+  }
+
+  takeTooBig(): number {
+    return this.#errors.takeTooBig();
+  }
+
+  /** C trusts us: a range outside of the arena would be memory that is not ours. */
+  #checkRange(at: number, end: number, toAt: number): void {
+    const size = this.#arena.length;
+    if (at >= 0 && end >= at && end <= size && toAt >= 0 && toAt + UNDERLAY_ADDR_BYTES <= size) return;
+    throw new RangeError(
+      `Cannot send [${at}, ${end}) to the address at ${toAt}: outside of the arena of ${size} octets`,
+    );
   }
 
   flush(): void {

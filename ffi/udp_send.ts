@@ -35,10 +35,27 @@ const DATA_WORDS = CMSGHDR.size / 4;
 const IOVEC_WORDS = IOVEC.size / 4;
 const ENTRY_INTS = 5;
 
+/** Destinations of datagrams that were too big, until somebody asks; more are forgotten. */
+const TOO_BIG_KEPT = 16;
+
 /** Datagrams that the kernel refused since start. */
 export class SendErrors {
   readonly byErrno = new Map<number, number>();
   total = 0;
+  readonly #tooBig = new Int32Array(TOO_BIG_KEPT);
+  #tooBigCount = 0;
+
+  /** A run or a datagram to the address at `toAt` was refused with EMSGSIZE. */
+  noteTooBig(toAt: number): void {
+    if (this.#tooBigCount < TOO_BIG_KEPT && this.#tooBig[this.#tooBigCount - 1] !== toAt) {
+      this.#tooBig[this.#tooBigCount++] = toAt;
+    }
+  }
+
+  /** One of them, or -1. */
+  takeTooBig(): number {
+    return this.#tooBigCount === 0 ? -1 : this.#tooBig[--this.#tooBigCount]!;
+  }
 
   /** @param errno with either sign */
   add(errno: number, datagrams: number): void {
@@ -146,6 +163,13 @@ export class SendQueue {
     words[header + MSGHDR.controllen / 4] = controlBytes;
   }
 
+  /** Sends one datagram now, before what is queued. @returns 0 or a negative errno */
+  sendAlone(at: number, end: number, toAt: number): number {
+    this.#fill(SINGLE, at, end, end - at, toAt, 0);
+    const sent = this.#send(SINGLE, 1);
+    return sent < 0 ? sent : 0;
+  }
+
   /** Sends all that is queued. */
   flush(): void {
     const count = this.#count;
@@ -188,6 +212,7 @@ export class SendQueue {
     const at = entries[entry]!;
     const end = entries[entry + 1]!;
     const segmentBytes = entries[entry + 2]!;
+    if (result === -E.EMSGSIZE) this.#errors.noteTooBig(entries[entry + 3]!);
     if (end - at <= segmentBytes) return this.#errors.add(result, 1);
     // EIO, EINVAL: this device or kernel cannot do runs. EMSGSIZE: too big for the path unless fragmented, which runs never are.
     const cannotSegment = result === -E.EIO || result === -E.EINVAL;

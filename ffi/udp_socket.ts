@@ -81,6 +81,7 @@ export function openUdpSockets(options: SocketOptions): UdpSockets {
   }
 }
 
+/** One socket with one address: for a tunnel. */
 function openBound(options: SocketOptions, address: IpAddress): UdpSockets {
   const family = address.length === 4 ? C.AF_INET : C.AF_INET6;
   const fd = openOne(family, options);
@@ -88,6 +89,8 @@ function openBound(options: SocketOptions, address: IpAddress): UdpSockets {
   try {
     bindTo(fd, family, options.port, address);
     const socket = configure(fd, family, options);
+    // Linux' tunnel devices send none over IPv6 unless told to (RFC 6935, RFC 6936)
+    if (family === C.AF_INET6) setIntOption(fd, C.SOL_UDP, C.UDP_NO_CHECK6_RX, 1);
     const isV4 = family === C.AF_INET;
     return { port: portOf(fd), v4: isV4 ? socket : undefined, v6: isV4 ? undefined : socket };
   } catch (error) {
@@ -138,10 +141,7 @@ function configure(fd: number, family: number, options: SocketOptions): UdpSocke
   const level = isV6 ? C.IPPROTO_IPV6 : C.IPPROTO_IP;
   // An ICMP error of one peer must not become the error of a send to another.
   setIntOption(fd, level, isV6 ? C.IPV6_RECVERR : C.IP_RECVERR, 0);
-  // Let routers and ourselves fragment what is too big, like the kernel's WireGuard; and alike for single sends and for runs,
-  // which by default differ in DF.
-  const discover = isV6 ? C.IPV6_MTU_DISCOVER : C.IP_MTU_DISCOVER;
-  if (setIntOption(fd, level, discover, C.IP_PMTUDISC_OMIT) < 0) setIntOption(fd, level, discover, C.IP_PMTUDISC_DONT);
+  setDiscovery(fd, family, false);
   setIntOption(fd, level, isV6 ? C.IPV6_RECVTCLASS : C.IP_RECVTOS, 1);
   if (options.mark !== undefined) {
     const result = setIntOption(fd, C.SOL_SOCKET, C.SO_MARK, options.mark);
@@ -158,6 +158,25 @@ function configure(fd: number, family: number, options: SocketOptions): UdpSocke
     receiveBufferBytes: sizeBuffer(fd, C.SO_RCVBUF, C.SO_RCVBUFFORCE, options.bufferBytes),
     sendBufferBytes: sizeBuffer(fd, C.SO_SNDBUF, C.SO_SNDBUFFORCE, options.bufferBytes),
   };
+}
+
+/**
+ * What may be done to datagrams that are too big for the way.
+ *
+ * Ordinary ones: routers and ourselves may fragment them, like the kernel's WireGuard; and alike for single sends and for runs, which
+ * by default differ in DF. Over IPv4 what the machine believes of the way is not asked (OMIT): routers see to it, and anybody
+ * could forge the message that it believes. Over IPv6 only we can fragment, so it is (DONT); nobody can make it less than 1280.
+ *
+ * @param isWhole nobody may fragment what is sent now, and only the device's own MTU counts
+ */
+export function setDiscovery(fd: number, family: number, isWhole: boolean): void {
+  const isV6 = family === C.AF_INET6;
+  const level = isV6 ? C.IPPROTO_IPV6 : C.IPPROTO_IP;
+  const option = isV6 ? C.IPV6_MTU_DISCOVER : C.IP_MTU_DISCOVER;
+  if (isWhole) setIntOption(fd, level, option, C.IP_PMTUDISC_PROBE);
+  else if (isV6 || setIntOption(fd, level, option, C.IP_PMTUDISC_OMIT) < 0) {
+    setIntOption(fd, level, option, C.IP_PMTUDISC_DONT);
+  }
 }
 
 function probeSegment(fd: number): string | undefined {

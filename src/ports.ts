@@ -135,6 +135,18 @@ export interface Underlay {
    * @param trafficClass DSCP and ECN for the outer header, 0 to 255
    */
   queue(at: number, end: number, segmentBytes: number, toAt: number, trafficClass: number): void;
+  /**
+   * Datagrams queued from now on whose packets are longer than this are fragmented by this machine, whatever it knows of the way;
+   * 0: as it sees fit. For IPv6, where routers do not. What was queued before must have been flushed.
+   */
+  fragmentAbove(bytes: number): void;
+  /**
+   * Sends one datagram at once that nobody may fragment, even where the machine believes that it is too big: a probe.
+   * @returns 0, or the negative errno that the kernel gave; it is not counted as an error
+   */
+  sendWhole(at: number, end: number, toAt: number): number;
+  /** Arena offset of an address to which a datagram was too big, or -1; each is given once. */
+  takeTooBig(): number;
   /** Sends what is queued. Failures are counted per reason in `sendErrors`, and never stop the rest of the queue. */
   flush(): void;
   /** Datagrams that the kernel refused since start, by errno, and all together. */

@@ -31,6 +31,7 @@ export const DROP_NO_TUNNEL_ENDPOINT = 160;
 export const DROP_UNSUPPORTED_L2 = 166;
 export const DROP_INVALID_IDENTITY = 171;
 export const DROP_UNKNOWN_SENDER = 172;
+export const DROP_FRAGMENT_NOT_FOUND = 175;
 export const DROP_FORBIDDEN_ICMP6 = 176;
 export const DROP_NO_PROXY = 180;
 export const DROP_POLICY_DENY = 181;
@@ -85,12 +86,13 @@ export const REASONS: ReadonlyMap<Verdict, { readonly name: string; readonly tex
   [DROP_L4_CHECKSUM, { name: "L4_CHECKSUM", text: "L4 checksum error" }],
   [DROP_CT_INSERT_FAILED, { name: "CT_INSERT_FAILED", text: "CT: map insertion failed" }],
   [DROP_INVALID_EXTENSION_HEADER, { name: "INVALID_EXTENSION_HEADER", text: "Invalid IPv6 extension header" }],
-  [DROP_FRAGMENT, { name: "FRAGMENT", text: "IP fragmentation not supported" }],
+  [DROP_FRAGMENT, { name: "FRAGMENT", text: "Fragment that cannot be judged" }],
   [DROP_NO_BACKEND, { name: "NO_BACKEND", text: "Service backend not found" }],
   [DROP_NO_TUNNEL_ENDPOINT, { name: "NO_TUNNEL_ENDPOINT", text: "No tunnel endpoint for the destination" }],
   [DROP_UNSUPPORTED_L2, { name: "UNSUPPORTED_L2", text: "Unsupported L2 protocol" }],
   [DROP_INVALID_IDENTITY, { name: "INVALID_IDENTITY", text: "Invalid identity" }],
   [DROP_UNKNOWN_SENDER, { name: "UNKNOWN_SENDER", text: "Unknown sender" }],
+  [DROP_FRAGMENT_NOT_FOUND, { name: "FRAGMENT_NOT_FOUND", text: "First fragment of the packet not seen" }],
   [DROP_FORBIDDEN_ICMP6, { name: "FORBIDDEN_ICMP6", text: "Forbidden ICMPv6 message" }],
   [DROP_NO_PROXY, { name: "NO_PROXY", text: "No proxy can judge this flow" }],
   [DROP_POLICY_DENY, { name: "POLICY_DENY", text: "Policy denied by a deny rule" }],

@@ -118,6 +118,17 @@ class LoopUnderlay implements Underlay {
     run.segmentBytes = segmentBytes;
   }
 
+  fragmentAbove(): void {}
+
+  sendWhole(at: number, end: number): number {
+    this.queue(at, end, end - at, 0, 0);
+    return 0;
+  }
+
+  takeTooBig(): number {
+    return -1;
+  }
+
   flush(): void {}
   close(): void {}
 

@@ -7,13 +7,14 @@
  *     3 ipcache      ipcache/                  who has the destination: identity and peer
  *     4 admit        admission.ts              conntrack, and policy for a flow that is new
  *     5 session      tunnel/                   is there a WireGuard session; if not, wait for one
- *     6 split        offload/split.ts          a superpacket becomes segments, in place
+ *     6 split        offload/split.ts          a superpacket becomes segments, in place; what is too big for the way, fragments
  *     7 encapsulate  encapsulation.ts          Geneve or VXLAN, our identity in the VNI; nothing to a native peer
  *     8 seal         tunnel/                   into the run that goes out next
  *
  * In a mesh without encryption there is no step 5, and 8 is a copy (`plain_tunnel.ts`).
  *
- * Steps 1 to 5 run once per superpacket, 6 to 8 once per segment. The first step that does not answer FORWARD ends the packet.
+ * Steps 1 to 5 run once per superpacket, 6 to 8 once per segment. The first step that does not answer FORWARD ends the packet;
+ * its sender is told where that helps (`error_answers.ts`).
  * Hot file (bench: `scripts/bench/throughput`, `scripts/bench/micro.ts`).
  */
 import { readI32, readU16 } from "../bytes/integers.ts";
@@ -22,11 +23,13 @@ import { Splitter } from "../offload/split.ts";
 import type { Peer } from "../tunnel/peer.ts";
 import type { Session } from "../tunnel/session.ts";
 import {
+  DROP_FRAGMENT,
   DROP_INVALID_SOURCE_IP,
   DROP_NO_PROXY,
   DROP_NO_REDIRECT,
   DROP_NO_TUNNEL_ENDPOINT,
   DROP_NO_UNDERLAY_ADDRESS,
+  DROP_PACKET_TOO_BIG,
   DROP_STAGED_OVERFLOW,
   DROP_UNROUTABLE,
   FORWARD,
@@ -38,7 +41,11 @@ import { admit } from "./admission.ts";
 import { SEALED_SUPERPACKET_BYTES } from "./arena.ts";
 import { counterOf, EGRESS } from "./counters.ts";
 import { encapsulate, encapsulatePlain } from "./encapsulation.ts";
+import { ErrorAnswers, isAnswered } from "./error_answers.ts";
+import { DONT_FRAGMENT, InnerFragments } from "./inner_fragments.ts";
+import { clampMss, isChecksumUnfinished, TCP_SYN } from "./mss.ts";
 import type { Node } from "./node.ts";
+import { IPV6_MIN_MTU_BYTES } from "./path_mtu.ts";
 import { proxyRoleOf, ROLE_NONE } from "./proxy_addresses.ts";
 import type { SealedRuns } from "./sealed_run.ts";
 import type { Staging } from "./staging.ts";
@@ -47,6 +54,8 @@ const WIREGUARD_HEADER_BYTES = 16;
 const PADDING_MULTIPLE = 16;
 /** of WireGuard's own AEAD, for which the largest plaintext is reckoned */
 const TAG_BYTES = 16;
+/** A fragment sealed: its envelope, WireGuard's header, padding and tag. */
+const FRAGMENT_ROOM_BYTES = 256;
 const TO_UNDERLAY_DATAGRAMS = counterOf("toUnderlayDatagrams");
 const TO_UNDERLAY_BYTES = counterOf("toUnderlayBytes");
 const STAGED_PACKETS = counterOf("stagedPackets");
@@ -56,22 +65,30 @@ export class Egress {
   readonly #runs: SealedRuns;
   readonly #staging: Staging;
   readonly #splitter: Splitter;
+  readonly #fragments: InnerFragments;
+  readonly #answers: ErrorAnswers;
   readonly #packet = new PacketInfo();
   /** the octets that padding overwrites: in a superpacket they belong to the next segment */
   readonly #saved = new Uint8Array(PADDING_MULTIPLE);
   #hasPacket = false;
+  #isFragment = false;
   #identity = 0;
   #peerSlot = -1;
   /** ROLE_... of the address that the packet at hand was sent to */
   #proxyRole = ROLE_NONE;
   /** of the packet at hand; 0: it goes bare */
   #envelopeBytes = 0;
+  /** largest packet that would have gone, of one that was too big, and the end of it or of its first segment */
+  #limit = 0;
+  #tooBigEnd = 0;
 
   constructor(node: Node, runs: SealedRuns, staging: Staging) {
     this.#node = node;
     this.#runs = runs;
     this.#staging = staging;
     this.#splitter = new Splitter(node.parts.arena);
+    this.#fragments = new InnerFragments(node.parts.arena);
+    this.#answers = new ErrorAnswers(node);
   }
 
   /**
@@ -82,10 +99,13 @@ export class Egress {
    */
   run(at: number, end: number, nowMs: number): Verdict {
     this.#hasPacket = false;
+    this.#isFragment = false;
     this.#identity = 0;
+    this.#proxyRole = ROLE_NONE;
     const verdict = this.#steps(at, end, nowMs);
     if (verdict !== FORWARD) {
       this.#node.drop(EGRESS, verdict, this.#hasPacket ? this.#packet : undefined, this.#identity);
+      if (this.#hasPacket && isAnswered(verdict)) this.#answer(verdict, nowMs);
     }
     return verdict;
   }
@@ -94,12 +114,18 @@ export class Egress {
     const { arena } = this.#node.parts;
     const packet = this.#packet;
     const parsed = readPacket(arena, at + this.#node.virtioBytes, end, packet); // 1
-    if (parsed !== FORWARD) return parsed;
+    if (parsed !== FORWARD) {
+      if (parsed !== DROP_FRAGMENT) return parsed;
+      const read = this.#node.fragments.read(at + this.#node.virtioBytes, end, packet, nowMs);
+      if (read !== FORWARD) return read;
+      this.#isFragment = true;
+    }
     this.#hasPacket = true;
     if (!this.#node.isOwnAddress(packet.sourceAt, packet.version)) return DROP_INVALID_SOURCE_IP; // 2
     const role = proxyRoleOf(arena, packet.destinationAt, packet.version);
     this.#proxyRole = role;
     if (role !== ROLE_NONE) {
+      if (this.#isFragment) return DROP_FRAGMENT; // a proxy's packets are rewritten whole, or not at all
       const turned = this.#turn(packet, role, nowMs); // 2a
       if (turned !== FORWARD) return turned === REDIRECT ? FORWARD : turned;
     }
@@ -107,14 +133,21 @@ export class Egress {
     if (found !== FORWARD) return found;
     if (role === ROLE_NONE) {
       const admitted = admit(this.#node, packet, EGRESS, this.#identity, nowMs); // 4
-      if (admitted === REDIRECT) return this.#node.redirects!.returnToProxy(packet);
+      if (admitted === REDIRECT) {
+        return this.#isFragment ? DROP_FRAGMENT : this.#node.redirects!.returnToProxy(packet);
+      }
       if (admitted === DROP_NO_PROXY) this.#node.redirects?.refuse(packet);
       if (admitted !== FORWARD) return admitted;
+      if (this.#isFragment) this.#node.fragments.noteAdmitted(packet, nowMs);
     }
 
     const slot = this.#peerSlot;
     const peer = slot < 0 ? undefined : this.#node.parts.wireguard.peerAt(slot);
     if (peer === undefined) return DROP_NO_TUNNEL_ENDPOINT;
+    if ((packet.tcpFlags & TCP_SYN) !== 0) {
+      const isPartial = isChecksumUnfinished(arena, packet.at, this.#node.virtioBytes);
+      clampMss(arena, packet, this.#node.paths.largestTcpOf(slot), isPartial);
+    }
     if (this.#node.plain.isOn) return this.#sendPlain(peer, at, end);
     const isBare = this.#node.isSentBare(slot, packet);
     this.#envelopeBytes = isBare ? 0 : this.#node.envelopeBytesOf(slot);
@@ -165,12 +198,21 @@ export class Egress {
     if (begun !== FORWARD) return begun;
     const packet = this.#packet;
     const entropy = this.#flowEntropy(packet);
-    const ecn = packet.trafficClass & 3; // RFC 6040: copied to the outer header
+    const outerClass = packet.trafficClass & node.outerClassMask; // RFC 6040: ECN is copied to the outer header
     const before = this.#runs.sentBytes;
     this.#runs.reserve(SEALED_SUPERPACKET_BYTES);
     let datagrams = 0;
+    const limit = node.paths.limitOf(peer.slot, packet.version);
     while (splitter.next()) {
-      this.#sealSegment(peer, session, splitter.segmentAt, splitter.segmentEnd, entropy, ecn);
+      const { segmentAt, segmentEnd } = splitter;
+      if (segmentEnd - segmentAt > limit) {
+        if (!this.#mayFragment(packet, segmentAt, segmentEnd, limit)) return DROP_PACKET_TOO_BIG;
+        datagrams += this.#sealFragments(peer, session, entropy, outerClass);
+        continue;
+      }
+      if (node.paths.isSqueezed(peer.slot, segmentEnd - segmentAt)) {
+        this.#sealSqueezed(peer, session, segmentAt, segmentEnd, entropy, outerClass);
+      } else this.#sealSegment(peer, session, segmentAt, segmentEnd, entropy, outerClass);
       datagrams++;
     }
     wireguard.afterSend(peer, nowMs, true);
@@ -179,13 +221,43 @@ export class Egress {
     return FORWARD;
   }
 
+  /** Begins to cut a segment that is too big for the way. False: it says that it may not be, and its sender gets to know. */
+  #mayFragment(packet: PacketInfo, segmentAt: number, segmentEnd: number, limit: number): boolean {
+    const { arena } = this.#node.parts;
+    this.#limit = limit;
+    this.#tooBigEnd = segmentEnd;
+    if (packet.version !== 4 || (readU16(arena, segmentAt + 6) & DONT_FRAGMENT) !== 0) return false;
+    return this.#fragments.begin(segmentAt, segmentEnd, limit);
+  }
+
+  #sealFragments(peer: Peer, session: Session, entropy: number, outerClass: number): number {
+    const fragments = this.#fragments;
+    let datagrams = 0;
+    while (fragments.next()) {
+      this.#runs.reserve(this.#limit + FRAGMENT_ROOM_BYTES);
+      this.#sealSegment(peer, session, fragments.fragmentAt, fragments.fragmentEnd, entropy, outerClass);
+      datagrams++;
+    }
+    return datagrams;
+  }
+
+  /** IPv6 goes no lower than 1280: where the way does, the underlay's own fragments carry it. */
+  #sealSqueezed(peer: Peer, session: Session, at: number, end: number, entropy: number, outerClass: number): void {
+    const { underlay } = this.#node.parts;
+    this.#runs.flush();
+    underlay.fragmentAbove(IPV6_MIN_MTU_BYTES);
+    this.#sealSegment(peer, session, at, end, entropy, outerClass);
+    this.#runs.flush();
+    underlay.fragmentAbove(0);
+  }
+
   #sealSegment(
     peer: Peer,
     session: Session,
     segmentAt: number,
     segmentEnd: number,
     entropy: number,
-    ecn: number,
+    outerClass: number,
   ): void {
     const node = this.#node;
     const { arena, wireguard, cipher } = node.parts;
@@ -209,7 +281,7 @@ export class Egress {
       runs.at,
     );
     for (let i = 0; i < padding; i++) arena[segmentEnd + i] = saved[i]!;
-    runs.add(messageEnd, peer.endpointAt, ecn);
+    runs.add(messageEnd, peer.endpointAt, outerClass);
   }
 
   /** Up to a multiple of 16, but never past the largest plaintext (WireGuard paper §5.4.6), less what a tag is longer. */
@@ -230,18 +302,30 @@ export class Egress {
     const begun = node.virtioBytes > 0 ? splitter.begin(at, end) : splitter.beginPlain(at, end);
     if (begun !== FORWARD) return begun;
     const toAt = plain.addressAt(peer.slot);
-    const ecn = this.#packet.trafficClass & 3;
+    const outerClass = this.#packet.trafficClass & node.outerClassMask;
     const before = runs.sentBytes;
     runs.reserve(SEALED_SUPERPACKET_BYTES);
     let datagrams = 0;
     while (splitter.next()) {
-      runs.add(encapsulatePlain(arena, plain.template, splitter.segmentAt, splitter.segmentEnd, runs.at), toAt, ecn);
+      runs.add(
+        encapsulatePlain(arena, plain.template, splitter.segmentAt, splitter.segmentEnd, runs.at),
+        toAt,
+        outerClass,
+      );
       datagrams++;
     }
     peer.txBytes += runs.sentBytes - before;
     counters.add(TO_UNDERLAY_DATAGRAMS, datagrams);
     counters.add(TO_UNDERLAY_BYTES, runs.sentBytes - before);
     return FORWARD;
+  }
+
+  /** Tells the sender of the packet at hand; what a proxy of ours sent is shown to it as it sent it. */
+  #answer(verdict: Verdict, nowMs: number): void {
+    const packet = this.#packet;
+    if (this.#proxyRole !== ROLE_NONE) this.#node.redirects?.undoFromProxy(packet, this.#proxyRole);
+    const end = verdict === DROP_PACKET_TOO_BIG ? this.#tooBigEnd : packet.end;
+    this.#answers.answer(verdict, packet, end, this.#limit, nowMs);
   }
 
   #flowEntropy(packet: PacketInfo): number {

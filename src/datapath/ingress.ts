@@ -26,6 +26,7 @@ import { Merger } from "../offload/merge.ts";
 import { FAMILY_IPV4, familyOf } from "../ip/underlay_addr.ts";
 import type { ReceivedRun } from "../ports.ts";
 import {
+  DROP_FRAGMENT,
   DROP_IDENTITY_MISMATCH,
   DROP_INVALID_IDENTITY,
   DROP_NOT_ALLOWED_IP,
@@ -44,6 +45,7 @@ import { admit } from "./admission.ts";
 import { counterOf, INGRESS } from "./counters.ts";
 import type { EchoProbe } from "./echo_probe.ts";
 import { decapsulate, decapsulatePlain, Envelope, looksLikeEnvelope } from "./encapsulation.ts";
+import { clampMss, TCP_SYN } from "./mss.ts";
 import type { Node } from "./node.ts";
 
 const MESSAGE_TRANSPORT = 4;
@@ -175,14 +177,22 @@ export class Ingress {
     const { arena } = node.parts;
     const packet = this.#packet;
     const parsed = readPacket(arena, at, end, packet); // 4
-    if (parsed !== FORWARD) return parsed;
+    const isFragment = parsed === DROP_FRAGMENT;
+    if (isFragment) {
+      const read = node.fragments.read(at, end, packet, nowMs);
+      if (read !== FORWARD) return read;
+    } else if (parsed !== FORWARD) return parsed;
     this.#hasPacket = true;
     const known = this.#checkIdentity(packet, vni, peerSlot); // 5
     if (known !== FORWARD) return known;
     if (!node.isOwnAddress(packet.destinationAt, packet.version)) return DROP_NOT_FOR_US; // 6
     const admitted = admit(node, packet, INGRESS, this.#identity, nowMs); // 7
-    if (admitted === REDIRECT) node.redirects!.toProxy(packet);
-    else if (admitted !== FORWARD) return admitted;
+    if (admitted === REDIRECT) {
+      if (isFragment) return DROP_FRAGMENT;
+      node.redirects!.toProxy(packet);
+    } else if (admitted !== FORWARD) return admitted;
+    if (isFragment) node.fragments.noteAdmitted(packet, nowMs);
+    if ((packet.tcpFlags & TCP_SYN) !== 0) clampMss(arena, packet, node.paths.largestTcpOf(peerSlot), false);
     if (outerEcn === ECN_CE) markCongestion(arena, packet);
     this.#deliver(packet); // 8
     return FORWARD;

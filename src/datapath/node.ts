@@ -23,6 +23,8 @@ import {
   type TunnelProtocol,
   writeTemplate,
 } from "./encapsulation.ts";
+import { Fragments } from "./fragments.ts";
+import { PathMtus } from "./path_mtu.ts";
 import { type OpenPlain, PlainTunnel } from "./plain_tunnel.ts";
 import { Redirects } from "./redirect.ts";
 import { RedirectView } from "./redirect_view.ts";
@@ -41,6 +43,8 @@ export interface NodeParts {
   readonly counters: DatapathCounters;
   /** largest IP packet that the TUN takes, octets */
   readonly mtu: number;
+  /** give the outer header the DSCP of the packet inside; 0 when absent, so that the underlay cannot tell flows apart */
+  readonly copiesDscp?: boolean;
   /** for a mesh without encryption; absent: this node cannot be in one */
   readonly openPlain?: OpenPlain;
 }
@@ -64,6 +68,11 @@ export class Node {
   readonly sums: Checksummer;
   readonly drops = new DropRing();
   readonly plain: PlainTunnel;
+  readonly fragments: Fragments;
+  /** what each peer's way takes */
+  readonly paths: PathMtus;
+  /** bits of the inner traffic class that the outer header gets: ECN, and DSCP where that is asked for */
+  readonly outerClassMask: number;
   /** octets in front of the IP packet in every TUN read and write */
   readonly virtioBytes: number;
   /** WireGuard pads to 16, but never past this: a full-size envelope, padded. The MTU leaves room for it (facts: 80 + 15). */
@@ -98,6 +107,9 @@ export class Node {
     this.#isNative = new Uint8Array(parts.layout.maxPeers);
     this.plain = new PlainTunnel(parts.arena, parts.layout, parts.openPlain);
     this.maxPlaintextBytes = padded(parts.mtu + SHORT_ENVELOPE_BYTES);
+    this.fragments = new Fragments(parts.arena, parts.conntrack);
+    this.paths = new PathMtus(parts.arena, parts.layout.maxPeers, parts.mtu, this.maxPlaintextBytes);
+    this.outerClassMask = parts.copiesDscp === true ? 0xff : 3;
   }
 
   /**
@@ -118,7 +130,9 @@ export class Node {
     }
     for (let slot = 0; slot < this.#peerUnderlay.length; slot++) {
       const underlay = this.#peerUnderlay[slot];
-      if (underlay) this.#putEnvelope(slot, underlay);
+      if (!underlay) continue;
+      this.#putEnvelope(slot, underlay);
+      this.refreshPath(slot);
     }
     this.plain.setSelf(self);
   }
@@ -174,13 +188,26 @@ export class Node {
   putPath(slot: number, { underlay, mode, plain }: Pick<PutPeer, "underlay" | "mode" | "plain">): void {
     this.#isNative[slot] = mode === "native" ? 1 : 0;
     this.#putEnvelope(slot, underlay);
+    this.refreshPath(slot);
     this.plain.putPeer(slot, plain);
+  }
+
+  /** Octets of what goes around packets to a peer: its envelope, or nothing. */
+  wrapBytesOf(slot: number): number {
+    return this.#isNative[slot] === 1 ? 0 : this.#envelopeBytes[slot]!;
+  }
+
+  /** A peer's envelope, session or endpoint may have changed: what fits its way is reckoned anew. */
+  refreshPath(slot: number): void {
+    const peer = this.parts.wireguard.peerAt(slot);
+    if (peer !== undefined) this.paths.refresh(peer, this.wrapBytesOf(slot));
   }
 
   removePath(slot: number): void {
     this.#peerUnderlay[slot] = undefined;
     this.#envelopeBytes[slot] = 0;
     this.#isNative[slot] = 0;
+    this.paths.remove(slot);
     this.plain.putPeer(slot, undefined);
   }
 

@@ -135,6 +135,29 @@ export class FakeUnderlay implements Underlay {
     this.#queued.push({ at, end, segmentBytes, to: formatUnderlayAddr(to) });
   }
 
+  /** what `fragmentAbove` was told, each time */
+  readonly fragmentedAbove: number[] = [];
+  /** arena offsets that `takeTooBig` gives */
+  readonly tooBig: number[] = [];
+  /** errno of the next whole sends that are longer than this allows */
+  deviceBytes = 65535;
+
+  fragmentAbove(bytes: number): void {
+    this.fragmentedAbove.push(bytes);
+  }
+
+  sendWhole(at: number, end: number, toAt: number): number {
+    const to = readUnderlayAddr(this.#arena, toAt);
+    if (to === undefined) return -97; // EAFNOSUPPORT
+    if (end - at + (to.address.length === 4 ? 28 : 48) > this.deviceBytes) return -90; // EMSGSIZE
+    this.#network.send(this.address, formatUnderlayAddr(to), this.#arena.slice(at, end), true);
+    return 0;
+  }
+
+  takeTooBig(): number {
+    return this.tooBig.pop() ?? -1;
+  }
+
   flush(): void {
     for (const { at, end, segmentBytes, to } of this.#queued) {
       for (let from = at; from < end; from += segmentBytes) {

@@ -19,6 +19,8 @@ export interface Datagram {
   readonly to: string;
   readonly bytes: Uint8Array;
   readonly dueMs: number;
+  /** nobody may fragment it */
+  readonly isWhole?: boolean;
 }
 
 export interface NetworkOptions {
@@ -46,9 +48,15 @@ export class FakeNetwork {
   }
 
   /** Takes a copy of the bytes. */
-  send(from: string, to: string, bytes: Uint8Array): void {
+  send(from: string, to: string, bytes: Uint8Array, isWhole = false): void {
     const { loss = 0, jitterMs = 0, delayMs = 1 } = this.#options;
-    const datagram = { from, to, bytes: bytes.slice(), dueMs: this.nowMs + delayMs + this.#random() * jitterMs };
+    const datagram = {
+      from,
+      to,
+      bytes: bytes.slice(),
+      dueMs: this.nowMs + delayMs + this.#random() * jitterMs,
+      isWhole,
+    };
     this.sent++;
     if (!this.tap(datagram) || this.#random() < loss) this.lost++;
     else this.#inFlight.push(datagram);
