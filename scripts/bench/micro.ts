@@ -2,8 +2,8 @@
  * What single steps of the packet path cost, in nanoseconds: `scripts/bench/run micro [STAGE]`, `BENCH_RUNTIME=deno` for Deno,
  * where it also says how many octets an operation leaves on the heap: about 0, or something allocates.
  *
- * Stages: parse, checksum, prefix, conntrack, redirect, split, merge. Each line is the best of five rounds. Read lines of one run on one
- * machine side by side, and no other way.
+ * Stages: parse, checksum, prefix, policy, conntrack, redirect, split, seal, merge. Each line is the best of five rounds. Read
+ * lines of one run on one machine side by side, and no other way.
  */
 import { Checksummer, complement } from "../../src/bytes/checksum.ts";
 import { readI32 } from "../../src/bytes/integers.ts";
@@ -18,6 +18,8 @@ import { Splitter } from "../../src/offload/split.ts";
 import { writeGsoHeader } from "../../src/offload/virtio.ts";
 import { KIND_HTTP } from "../../src/policy/decision.ts";
 import { PacketInfo, readPacket } from "../../src/wire/packet.ts";
+import { benchPolicy } from "./stages/policy.ts";
+import { benchSeal } from "./stages/seal.ts";
 
 const ROUNDS = 5;
 const collect = (globalThis as { gc?: () => void }).gc;
@@ -329,9 +331,11 @@ const STAGES: Record<string, () => void> = {
   parse: benchParse,
   checksum: benchChecksum,
   prefix: benchPrefix,
+  policy: () => benchPolicy(measure),
   conntrack: benchConntrack,
   redirect: benchRedirect,
   split: benchSplit,
+  seal: () => benchSeal(measure),
   merge: benchMerge,
 };
 

@@ -12,7 +12,7 @@ import { commandOf, type Form, FORMS } from "../../lab/program.ts";
 import { chartOf, type Panel } from "./chart.ts";
 import { type Contender, contenders, free, type Pair, readPeerList, type Scene } from "./contenders.ts";
 import { judge, type Judged } from "./goals.ts";
-import { memory, MemoryWatch, type Numbers, ping, tcp, udp } from "./measures.ts";
+import { atRest, memory, MemoryWatch, type Numbers, ping, tcp, udp } from "./measures.ts";
 import { MemoryGroup } from "./memory_group.ts";
 import { median, medianOf, metricsOf, ONE_STREAM, type Round } from "./samples.ts";
 import { goalsOf, type Row, tableOf } from "./table.ts";
@@ -20,8 +20,10 @@ import { goalsOf, type Row, tableOf } from "./table.ts";
 const MEASURES = ["idle", "ping", "tcp1", "tcp4", "udp", "limited"] as const;
 type Measure = (typeof MEASURES)[number];
 
-const QUICK = { rounds: "2", seconds: "1", idleMs: 500, measures: "idle,ping,tcp1,udp", udp: "64" } as const;
-const FULL = { rounds: "3", seconds: "4", idleMs: 4_000, measures: MEASURES.join(","), udp: "64,1400" } as const;
+const QUICK = { rounds: "2", seconds: "1", measures: "ping,tcp1,udp", udp: "64" } as const;
+const FULL = { rounds: "3", seconds: "4", measures: MEASURES.join(","), udp: "64,1200,1400" } as const;
+/** edgemesh lets go of what starting needed after two seconds */
+const IDLE_MS = 4_000;
 const LIMIT_BYTES = 96 << 20;
 const FLAT_SAMPLE_MS = 2_000;
 /** what memory may grow by, in megabytes, and still be called flat */
@@ -38,6 +40,7 @@ const { values: options } = parseArgs({
     measures: { type: "string" },
     udp: { type: "string" },
     minutes: { type: "string", default: "0" },
+    wait: { type: "string", default: "0" },
     form: { type: "string", default: "binary" },
     json: { type: "string" },
     svg: { type: "string" },
@@ -83,7 +86,7 @@ if (options.from !== undefined) {
   show(JSON.parse(readFileSync(options.from, "utf8")));
   process.exit(0);
 }
-const { values, idleMs } = settings();
+const values = settings();
 process.env["EDGEMESH_FORM"] = options.form;
 
 const lab = await Lab.create(["a", "b"]);
@@ -97,21 +100,21 @@ try {
 }
 process.exit(0);
 
-function settings(): { readonly values: Run["settings"]; readonly idleMs: number } {
+function settings(): Run["settings"] {
   const base = options.quick ? QUICK : FULL;
   const measures = list(options.measures ?? base.measures);
   for (const name of measures) {
     if (!MEASURES.includes(name as Measure)) refuse("--measures", name, MEASURES.join(", "));
   }
   if (!FORMS.includes(options.form as Form)) refuse("--form", options.form, FORMS.join(", "));
-  const values = {
+  number("--minutes", options.minutes, 0, 10_000);
+  number("--wait", options.wait, 0, 3_600);
+  return {
     rounds: number("--rounds", options.rounds ?? base.rounds, 1, 1000),
     seconds: number("--seconds", options.seconds ?? base.seconds, 1, 3600),
     measures,
     udpSizes: list(options.udp ?? base.udp).map((text) => number("--udp", text, 16, 65000)),
   };
-  number("--minutes", options.minutes, 0, 10_000);
-  return { values, idleMs: base.idleMs };
 }
 
 function list(text: string): readonly string[] {
@@ -228,13 +231,14 @@ async function measurePair(pair: Pair, numbers: Numbers, fault: Fault): Promise<
   const { seconds } = values;
   const attempt = async (what: string, measure: () => Promise<Numbers>): Promise<void> => {
     try {
+      await rest(what, fault);
       Object.assign(numbers, await measure());
     } catch (error) {
       fault(what, error);
     }
   };
   if (has("idle") && pair.programs.length > 0) {
-    await pause(idleMs);
+    await pause(IDLE_MS);
     const { anonymous, resident } = memory(pair);
     Object.assign(numbers, { "idle.anonymous": anonymous, "idle.resident": resident });
   }
@@ -259,6 +263,13 @@ async function measurePair(pair: Pair, numbers: Numbers, fault: Fault): Promise<
   if (cpu.length > 0) numbers["tcp1.cpu"] = median(cpu)!;
 }
 
+/** With `--wait`: nothing is measured while others are at work here, unless they do not stop. */
+async function rest(what: string, fault: Fault): Promise<void> {
+  if (Number(options.wait) > 0 && !await atRest(Number(options.wait))) {
+    fault(what, `measured although others were at work for ${options.wait} s`);
+  }
+}
+
 /** One stream again, each end in a memory cgroup of its own. */
 async function measureLimited(contender: Contender, a: End, b: End, numbers: Numbers, fault: Fault): Promise<void> {
   const groups = { a: MemoryGroup.make("a", LIMIT_BYTES), b: MemoryGroup.make("b", LIMIT_BYTES) };
@@ -266,6 +277,7 @@ async function measureLimited(contender: Contender, a: End, b: End, numbers: Num
   try {
     if (!groups.a || !groups.b) throw new Error("a memory cgroup cannot be made here");
     pair = await contender.start({ lab, a, b, prefix: (node) => groups[node]!.prefix });
+    await rest("in 96 MB", fault);
     numbers["limited.gbps"] = (await tcp(lab, pair, 1, "up", values.seconds))["tcp1.up.gbps"]!;
   } catch (error) {
     fault("in 96 MB", error);
@@ -328,7 +340,7 @@ function show(run: Omit<Run, "goals">): void {
   console.log(`\nbelow each figure: against the best peer\n`);
   for (const { title, version, mtuBytes } of rows) console.log(`${title.padEnd(24)} MTU ${mtuBytes}  ${version}`);
   for (const { id, why } of run.left) console.log(`left out: ${id}: ${why}`);
-  for (const fault of run.faults) console.log(`not measured: ${fault}`);
+  for (const fault of run.faults) console.log(`fault: ${fault}`);
   console.log(`\n${goalsOf(goals)}`);
   if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify({ ...run, goals }, null, 1)}\n`);
   if (options.svg !== undefined) writeFileSync(options.svg, chartOf(panelsOf(rows), words));

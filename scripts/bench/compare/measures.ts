@@ -2,6 +2,7 @@
  * What is measured of a running pair. Load comes from iperf3 and ping; CPU time and memory are those of the programs that carry
  * the packets, at both ends. The kernel's own work is in there as far as it is done in their name.
  */
+import { readFileSync } from "node:fs";
 import { type Lab, pause, until } from "../../lab/lab.ts";
 import { cpuSecondsOf, memoryOf } from "../../lab/program.ts";
 import type { Pair } from "./contenders.ts";
@@ -9,6 +10,9 @@ import { median, quantile } from "./samples.ts";
 
 const MEGABYTE = 1 << 20;
 const SAMPLE_MS = 200;
+const REST_MS = 400;
+/** of all cores */
+const REST_SHARE = 0.1;
 const PORT = 5201;
 /** left out at the start of each stream: congestion windows grow */
 const WARM_SECONDS = 1;
@@ -78,6 +82,26 @@ export async function ping(lab: Lab, pair: Pair): Promise<Numbers> {
   const microseconds = [...done.stdout.matchAll(/time=([\d.]+) ms/g)].map(([, text]) => Number(text) * 1e3);
   if (microseconds.length < PINGS / 2) throw new Error(`ping: ${microseconds.length} of ${PINGS} answered`);
   return { "ping.us": median(microseconds)!, "ping.p99us": quantile(microseconds, 0.99)! };
+}
+
+/** Waits until the machine has next to nothing to do, or `seconds` are over. Returns whether it came to rest. */
+export async function atRest(seconds: number): Promise<boolean> {
+  const endsAt = performance.now() + seconds * 1e3;
+  do {
+    const before = busyOf();
+    await pause(REST_MS);
+    const after = busyOf();
+    const total = after.total - before.total;
+    if (total > 0 && (after.busy - before.busy) / total < REST_SHARE) return true;
+  } while (performance.now() < endsAt);
+  return false;
+}
+
+/** Ticks of all cores since the start, in all and without idling. */
+function busyOf(): { readonly total: number; readonly busy: number } {
+  const fields = readFileSync("/proc/stat", "utf8").split("\n", 1)[0]!.trim().split(/\s+/).slice(1, 9).map(Number);
+  const total = sumOf(fields);
+  return { total, busy: total - fields[3]! - fields[4]! };
 }
 
 /** The larger of both ends, in megabytes. */

@@ -1,0 +1,146 @@
+/** What the comparison makes of its samples: medians, ratios, goals, the table and the chart. Measuring itself needs namespaces. */
+import { describe, expect, it } from "vitest";
+import { chartOf } from "../../../scripts/bench/compare/chart.ts";
+import { contenders } from "../../../scripts/bench/compare/contenders.ts";
+import { best, judge, type Judged, type Result } from "../../../scripts/bench/compare/goals.ts";
+import { median, medianOf, metricsOf, quantile, type Round } from "../../../scripts/bench/compare/samples.ts";
+import { goalsOf, type Row, tableOf } from "../../../scripts/bench/compare/table.ts";
+
+function row(id: string, kind: Result["kind"], rounds: readonly Round[], isNewest = true): Row {
+  return { id, title: id.toUpperCase(), kind, isNewest, rounds };
+}
+
+function tcp1(up: number, down = up): Round {
+  return { "tcp1.up.gbps": up, "tcp1.down.gbps": down };
+}
+
+function found(judged: readonly Judged[], what: string): Judged {
+  return judged.find((goal) => goal.what === what)!;
+}
+
+describe("samples", () => {
+  it("have the middle one as median, or the mean of two", () => {
+    expect(median([])).toBeUndefined();
+    expect(median([3, 1, 2])).toBe(2);
+    expect(median([4, 1, 3, 2])).toBe(2.5);
+  });
+
+  it("have quantiles that are samples", () => {
+    const of = Array.from({ length: 100 }, (_, i) => 100 - i);
+    expect([quantile(of, 0.99), quantile(of, 0), quantile(of, 1)]).toEqual([99, 1, 100]);
+    expect(quantile([], 0.5)).toBeUndefined();
+  });
+
+  it("pool keys and rounds, and leave out what was not measured", () => {
+    expect(medianOf([tcp1(1, 2), { "tcp1.up.gbps": 9 }], "tcp1.up.gbps", "tcp1.down.gbps")).toBe(2);
+    expect(medianOf([{}], "ping.us")).toBeUndefined();
+  });
+});
+
+describe("goals", () => {
+  it("compare with the fastest peer of the newest, whatever Debian's do", () => {
+    const judged = judge([
+      row("edgemesh", "edgemesh", [tcp1(5)]),
+      row("slow", "peer", [tcp1(1)]),
+      row("fast", "peer", [tcp1(3.9, 4.1)]),
+      row("wireguard-go-debian", "peer", [tcp1(20)], false),
+    ]);
+    expect(found(judged, "TCP, one stream: Geneve in WireGuard")).toMatchObject({
+      isReached: true,
+      found: "1.25 x fast: 5.00 against 4.00 Gbit/s",
+    });
+    expect(found(judged, "TCP, one stream: beside Debian's")).toMatchObject({ isReached: false });
+  });
+
+  it("take the median over rounds, so that one bad round decides nothing", () => {
+    const judged = judge([
+      row("edgemesh", "edgemesh", [tcp1(5), tcp1(5), tcp1(0.1)]),
+      row("peer", "peer", [tcp1(4), tcp1(4), tcp1(40)]),
+    ]);
+    expect(found(judged, "TCP, one stream: Geneve in WireGuard").isReached).toBe(true);
+  });
+
+  it("want less of time, and are reached at the limit", () => {
+    const peer = row("peer", "peer", [{ ...tcp1(1), "tcp1.cpu": 10, "ping.us": 100 }]);
+    const at = (cpu: number, ping: number) =>
+      judge([row("edgemesh", "edgemesh", [{ ...tcp1(1), "tcp1.cpu": cpu, "ping.us": ping }]), peer]);
+    expect(found(at(8, 100), "CPU seconds per GB").isReached).toBe(true);
+    expect(found(at(8.1, 100), "CPU seconds per GB").isReached).toBe(false);
+    expect(found(at(8, 100), "round trip").isReached).toBe(true);
+    expect(found(at(8, 101), "round trip").isReached).toBe(false);
+  });
+
+  it("judge memory by the worst round", () => {
+    const judged = judge([row("edgemesh", "edgemesh", [{ "load.anonymous": 30 }, { "load.anonymous": 41 }])]);
+    expect(found(judged, "memory under load, anonymous")).toMatchObject({ isReached: false, found: "41.0 MB" });
+  });
+
+  it("say what was not measured instead of calling it reached or not", () => {
+    const judged = judge([row("edgemesh", "edgemesh", [tcp1(5)])]);
+    for (const goal of judged) expect(goal).toMatchObject({ isReached: undefined, found: "not measured" });
+    expect(goalsOf(judged).split("\n")[0]).toMatch(/ {2}\? {2}not measured$/);
+  });
+
+  it("find nobody best where nobody was measured", () => {
+    expect(best([row("a", "peer", [{}])], "more", "ping.us")).toBeUndefined();
+  });
+});
+
+describe("the table", () => {
+  it("has equal columns, only those with figures, and ratios to the best peer below", () => {
+    const rows = [
+      row("edgemesh", "edgemesh", [{ ...tcp1(6), "idle.anonymous": 19.5 }]),
+      row("quick", "peer", [{ ...tcp1(3), "idle.anonymous": 2 }]),
+      row("slow", "peer", [tcp1(1.5)]),
+    ];
+    expect(tableOf(rows, metricsOf([64])).split("\n")).toEqual([
+      "          TCP 1 up  TCP 1 down     idle",
+      "            Gbit/s      Gbit/s  anon MB",
+      "EDGEMESH      6.00        6.00     19.5",
+      "            2.00 x      2.00 x",
+      "QUICK         3.00        3.00      2.0",
+      "            1.00 x      1.00 x",
+      "SLOW          1.50        1.50        -",
+      "            0.50 x      0.50 x",
+    ]);
+  });
+});
+
+describe("the chart", () => {
+  it("draws bars in proportion, escapes texts, and leaves out panels without figures", () => {
+    const svg = chartOf(
+      [
+        { title: "A & B", unit: "<x>", digits: 1, bars: [bar("one", 10, true), bar("two", 5, false)] },
+        { title: "nothing", unit: "", digits: 0, bars: [] },
+      ],
+      'measured on "this"',
+    );
+    const widths = [...svg.matchAll(/<rect class="(.)"[^>]* width="(\d+)"/g)].map((
+      [, kind, width],
+    ) => [kind, Number(width)]);
+    expect(widths).toEqual([["o", 446], ["p", 223]]);
+    expect(svg).toContain("A &amp; B");
+    expect(svg).toContain("measured on &quot;this&quot;");
+    expect(svg).not.toContain(">nothing<");
+    expect(svg).not.toMatch(/NaN|undefined/);
+  });
+
+  function bar(title: string, value: number, isOurs: boolean) {
+    return { title, value, isOurs };
+  }
+});
+
+describe("contenders", () => {
+  it("are all named once; a peer that is not here says why", () => {
+    const all = contenders(
+      "wireguard-go\t/cache/wireguard-go\tv1 (go1.26)\nnebula\t-\tno go here to build it\n",
+      "0.1.0",
+    );
+    expect(new Set(all.map(({ id }) => id)).size).toBe(all.length);
+    const of = (id: string) => all.find((contender) => contender.id === id);
+    expect(of("wireguard-go")).toMatchObject({ version: "v1 (go1.26)", kind: "peer", isNewest: true });
+    expect(of("wireguard-go")).not.toHaveProperty("missing");
+    expect(of("nebula")).toMatchObject({ missing: "no go here to build it" });
+    expect(of("boringtun")).toMatchObject({ missing: "not looked for" });
+  });
+});
