@@ -22,8 +22,8 @@ import {
 import { readCidrGroup } from "../../src/policy/read_cidr_group.ts";
 import { type PolicyFeatures, readPolicy } from "../../src/policy/read_policy.ts";
 import { nameOfVerdict } from "../../src/verdict.ts";
+import { nameOfProtocol } from "../../src/wire/numbers.ts";
 import { type DryRunFlow, type DryRunResult, type DryRunVerdict, MAX_DRY_RUN_FLOWS } from "../sync/dry_run.ts";
-import { PROTOCOL_NAMES } from "./views.ts";
 
 /** A recent flow with what people call its ends. */
 export interface NamedFlow extends RecentFlow {
@@ -64,7 +64,7 @@ function flowOf({ flow, before, after }: Judged<NamedFlow>, count: number): DryR
     source: flow.source,
     destination: flow.destination,
     peer: flow.peer,
-    protocol: PROTOCOL_NAMES.get(flow.protocol) ?? String(flow.protocol),
+    protocol: nameOfProtocol(flow.protocol),
     port: flow.port,
     count,
     before: verdictOf(before),

@@ -1,4 +1,5 @@
 /** Makes the document of `GET /v1/flows` from the flow log and the mesh state: names and identities of both ends, filtered. */
+import { nameOfProtocol } from "../../src/wire/numbers.ts";
 import type { FlowRecord } from "../../src/datapath/control.ts";
 import { IDENTITY_UNKNOWN } from "../../src/identity/reserved.ts";
 import { integer } from "../config_values.ts";
@@ -6,7 +7,7 @@ import type { Agent } from "./agent.ts";
 import { API_VERSION, type FlowDocument, type FlowsDocument } from "./documents.ts";
 import { type CompileRegex, makeFlowFilter, REGEX_FILTERS } from "./flow_filter.ts";
 import { FLOW_CAPACITY, type FlowEntry, type FlowPlace } from "./flow_log.ts";
-import { PROTOCOL_NAMES, snapshotOf } from "./views.ts";
+import { snapshotOf } from "./views.ts";
 
 /**
  * @param query `since`: only what came after that number; `last`: only the newest so many; and filters
@@ -76,7 +77,7 @@ function documentOf(entry: FlowEntry, names: ReadonlyMap<string, string>, own = 
     direction,
     source: end(source, direction === "egress"),
     destination: end(destination, direction === "ingress"),
-    protocol: PROTOCOL_NAMES.get(entry.protocol) ?? String(entry.protocol),
+    protocol: nameOfProtocol(entry.protocol),
     drop: entry.drop ?? null,
     reason: entry.reason ?? null,
     rule: entry.rule ?? null,

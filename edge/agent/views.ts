@@ -7,6 +7,7 @@ import { formatUnderlayAddr } from "../../src/ip/underlay_addr.ts";
 import type { MemberRecord } from "../../src/mesh/entries.ts";
 import { modeBetween, networkOf } from "../../src/mesh/routing.ts";
 import { nameOfVerdict, REASONS } from "../../src/verdict.ts";
+import { nameOfProtocol } from "../../src/wire/numbers.ts";
 import type { Agent } from "./agent.ts";
 import {
   API_VERSION,
@@ -302,21 +303,12 @@ function dropOf(drop: DropRecord): DropDocument {
     text: REASONS.get(drop.verdict)?.text ?? "Dropped",
     source: drop.source ?? null,
     destination: drop.destination ?? null,
-    protocol: PROTOCOL_NAMES.get(drop.protocol) ?? String(drop.protocol),
+    protocol: nameOfProtocol(drop.protocol),
     sourcePort: drop.sourcePort,
     destinationPort: drop.destinationPort,
     identity: drop.identity,
   };
 }
-
-/** IANA protocol numbers that people know by name */
-export const PROTOCOL_NAMES: ReadonlyMap<number, string> = new Map([
-  [1, "ICMP"],
-  [6, "TCP"],
-  [17, "UDP"],
-  [58, "ICMPv6"],
-  [132, "SCTP"],
-]);
 
 function keyOf(policy: PolicyDocumentState): string {
   return `${policy.kind}/${policy.namespace}/${policy.name}`;

@@ -1,4 +1,5 @@
 /** What each end of a flow decides, as a document and as text for people. */
+import { nameOfProtocol } from "../../src/wire/numbers.ts";
 import type { Labels } from "../../src/identity/labels.ts";
 import { formatAddress } from "../../src/ip/address.ts";
 import type { JudgedBy, RuleRef } from "../../src/policy/engine.ts";
@@ -106,13 +107,11 @@ function traceRule(rule: RuleRef): TraceRule {
   return { policy: rule.policy, path: rule.path, action: rule.verdict, text: ruleText(rule) };
 }
 
-const PROTOCOL_NAMES: Readonly<Record<number, string>> = { 1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMPv6", 132: "SCTP" };
-
 /** A line for the flow, then each end with every rule that matches and what decides, then the answer. */
 export function traceLines(trace: TraceDocument): string[] {
   const { from, to, protocol, port, steps, reason } = trace;
   const isIcmp = protocol === 1 || protocol === 58;
-  const flow = `${PROTOCOL_NAMES[protocol] ?? protocol} ${isIcmp ? "type " : "port "}${port}`;
+  const flow = `${nameOfProtocol(protocol)} ${isIcmp ? "type " : "port "}${port}`;
   const lines = [`${from.name} -> ${to.name} ${flow}`, `  from ${endText(from)}`, `  to   ${endText(to)}`];
   for (const [i, step] of steps.entries()) lines.push("", ...stepLines(i + 1, step));
   if (steps.length === 0) {

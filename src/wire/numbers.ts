@@ -21,3 +21,16 @@ export const TCP_HEADER_BYTES = 20;
 export const ICMP_HEADER_BYTES = 8;
 export const SCTP_HEADER_BYTES = 12;
 export const ETHERNET_HEADER_BYTES = 14;
+
+const PROTOCOL_NAMES: ReadonlyMap<number, string> = new Map([
+  [PROTOCOL_ICMP, "ICMP"],
+  [PROTOCOL_TCP, "TCP"],
+  [PROTOCOL_UDP, "UDP"],
+  [PROTOCOL_ICMP6, "ICMPv6"],
+  [PROTOCOL_SCTP, "SCTP"],
+]);
+
+/** What people call an IP protocol: its name, or its number as text. */
+export function nameOfProtocol(protocol: number): string {
+  return PROTOCOL_NAMES.get(protocol) ?? String(protocol);
+}
