@@ -275,9 +275,10 @@ export class ConntrackTable {
     return this.#revisions[entry]!;
   }
 
-  /** Notes that the flow was judged again and may stay. */
-  setRevision(entry: number, revision: number): void {
+  /** Notes that the flow was judged again and may stay. @param identity of the other side now */
+  setJudged(entry: number, revision: number, identity: number): void {
     this.#revisions[entry] = revision;
+    this.#identities[entry] = identity;
   }
 
   /** Direction of the packet that opened the flow: INGRESS 0 or EGRESS 1. */
@@ -285,7 +286,7 @@ export class ConntrackTable {
     return this.#directions[entry]!;
   }
 
-  /** Identity of the other side when the flow was opened. */
+  /** Identity of the other side when the flow was last judged. */
   identityOf(entry: number): number {
     return this.#identities[entry]!;
   }

@@ -1,9 +1,9 @@
 /**
  * The step that both directions share: is this packet part of a flow that was allowed, or may it start one?
  *
- * Policy is asked once per flow and policy revision. When the revision changed, the flow is judged again in the direction in
- * which it was opened, whoever sent the packet at hand: so a rule that goes away cuts both halves, and an allowed flow never
- * notices a change. Facts: Cilium's decision procedure, `bpf/lib/conntrack.h`.
+ * Policy is asked once per flow, policy revision and identity of the other side. When one of these changed, the flow is judged again
+ * in the direction in which it was opened, whoever sent the packet at hand: so a rule that goes away, or a peer that becomes somebody
+ * else, cuts both halves, and an allowed flow never notices a change. Facts: Cilium's decision procedure, `bpf/lib/conntrack.h`.
  */
 import { isOpeningSyn } from "../conntrack/lifetimes.ts";
 import { DROP_CT_INSERT_FAILED, DROP_NO_PROXY, FORWARD, REDIRECT, type Verdict } from "../verdict.ts";
@@ -26,14 +26,14 @@ export function admit(node: Node, packet: PacketInfo, direction: Direction, iden
   const { arena, conntrack, policy, counters } = node.parts;
   const flow = conntrack.find(arena, packet, nowMs);
   if (flow >= 0) {
-    if (conntrack.revisionOf(flow) === policy.revision) {
+    if (conntrack.revisionOf(flow) === policy.revision && conntrack.identityOf(flow) === identity) {
       conntrack.touch(flow, packet, nowMs);
       return FORWARD;
     }
     const port = policyPort(packet, conntrack.isReply);
     const verdict = policy.lookup(conntrack.directionOf(flow) as Direction, identity, packet.protocol, port);
     if (verdict === FORWARD) {
-      conntrack.setRevision(flow, policy.revision);
+      conntrack.setJudged(flow, policy.revision, identity);
       conntrack.touch(flow, packet, nowMs);
       return FORWARD;
     }

@@ -226,11 +226,14 @@ export class Redirects {
     return equalRange(arena, packet.sourceAt, this.table.addresses, at, packet.version === 4 ? 4 : 16);
   }
 
-  /** Asks policy again when its revision changed. A flow that needs no proxy any more stays with it: it cannot be moved. */
+  /**
+   * Asks policy again when its revision changed, or the other side became somebody else. A flow that needs no proxy any more stays
+   * with it: it cannot be moved.
+   */
   #judge(slot: number, identity: number, nowMs: number): Verdict {
     const { policy } = this.#node.parts;
     const { table } = this;
-    if (table.revisions[slot] === policy.revision) return FORWARD;
+    if (table.revisions[slot] === policy.revision && table.identities[slot] === identity) return FORWARD;
     const direction = table.directions[slot] as Direction;
     const verdict = policy.lookup(direction, identity, table.protocols[slot]!, table.toPorts[slot]!);
     if (verdict !== FORWARD && verdict !== REDIRECT) {
@@ -247,9 +250,8 @@ export class Redirects {
 
   /** The same where the packet does not say who the other side is. */
   #judgeNow(slot: number, nowMs: number): Verdict {
-    const { ipcache, policy } = this.#node.parts;
+    const { ipcache } = this.#node.parts;
     const { table } = this;
-    if (table.revisions[slot] === policy.revision) return FORWARD;
     const remoteAt = table.remoteAt(slot);
     const entry = table.versions[slot] === 4
       ? ipcache.find4(readI32(table.addresses, remoteAt))

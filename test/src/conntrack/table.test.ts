@@ -152,7 +152,7 @@ describe("ConntrackTable: flows and their directions", () => {
       70_000,
       1,
     ]);
-    bench.table.setRevision(flow, 9_000_000_000);
+    bench.table.setJudged(flow, 9_000_000_000, 70_000);
     bench.table.setRule(flow, 12);
     expect([...bench.table.flows(bench.nowMs)]).toEqual([{
       protocol: 17,

@@ -205,6 +205,32 @@ describe("policy in the datapath", () => {
     expect(a.takeDelivered().map((bytes) => bytes[21])).toEqual([80]);
   });
 
+  it("judges a flow again when the other side became somebody else, though the policies are the same", () => {
+    const { a, b } = pair;
+    const rule = { identity: A.identity, port: 80, verdict: "allow" } as const;
+    b.setPolicy(policyOf(2, [{ ...rule, protocol: 6 }, { ...rule, protocol: 17 }], []));
+    const udp = { source: "10.9.0.1", destination: "10.9.0.2", sourcePort: 4000, destinationPort: 80 };
+    a.send(tcp("10.9.0.1", "10.9.0.2", 4000, 80, SYN));
+    a.send(makePacket(udp));
+    runUntil([a, b], 50);
+    expect(b.takeDelivered().length).toBe(2);
+    a.setSelf({ identity: 65540 });
+    b.datapath.apply({
+      op: "ip",
+      prefix: { address: parseAddress("10.9.0.1")!, length: 32 },
+      identity: 65540,
+      peer: a.wireguard.publicKey,
+    }, 50);
+    a.send(tcp("10.9.0.1", "10.9.0.2", 4000, 80, ACK));
+    a.send(makePacket(udp));
+    b.send(tcp("10.9.0.2", "10.9.0.1", 80, 4000, ACK));
+    runUntil([a, b], 100);
+    expect(b.takeDelivered()).toEqual([]);
+    expect(a.takeDelivered()).toEqual([]);
+    expect(b.counters.drops(INGRESS, DROP_POLICY_DENIED)).toBe(2);
+    expect(b.counters.drops(EGRESS, DROP_POLICY_DENIED)).toBe(1);
+  });
+
   it("passes an ICMP error that belongs to a flow, and judges one that belongs to none", () => {
     const { a, b } = pair;
     a.setPolicy(policyOf(2, []));

@@ -4,6 +4,7 @@ import { beforeAll, describe, expect, it } from "vitest";
 import { EGRESS, INGRESS } from "../../../src/datapath/counters.ts";
 import { proxyClientAddress, proxyServerAddress } from "../../../src/datapath/proxy_addresses.ts";
 import { FIRST_HANDLE, MAX_REDIRECTED } from "../../../src/datapath/redirect_view.ts";
+import { parsePrefixOrAddress } from "../../../src/ip/address.ts";
 import type { Ciphers } from "../../../src/ports.ts";
 import {
   DROP_INVALID_SOURCE_IP,
@@ -454,6 +455,36 @@ describe("a change of policy", () => {
     mesh.setVerdict("allow");
     mesh.fromServer(mesh.flow({ flags: SYN_ACK }, true));
     expect(mesh.atOpener()).toEqual([mesh.flow({ flags: SYN_ACK }, true)]);
+  });
+
+  it("is asked again when the other side became somebody else, though it is the same", () => {
+    for (const direction of ["egress", "ingress"] as const) {
+      for (const end of ["client", "server"] as const) {
+        const { mesh, handle } = connect({ ...TCP, direction });
+        const become = (identity: number) =>
+          mesh.a.datapath.apply({
+            op: "ip",
+            prefix: parsePrefixOrAddress("10.9.0.2")!,
+            identity,
+            peer: mesh.b.wireguard.publicKey,
+          }, mesh.network.nowMs);
+        become(65_541);
+        mesh.fromProxy(mesh.proxy("client", mesh.proxyPort, handle, { flags: ACK }));
+        expect(mesh.view.read(handle)?.identity).toBe(65_541);
+        // rules are for everybody but one, who has none at all
+        const closed = { identity: 65_542, protocol: 17, port: 9, verdict: "deny" } as const;
+        const rule = { identity: 65_541, protocol: 6, port: 80, verdict: "http" } as const;
+        const rules = [closed, rule];
+        mesh.a.setPolicy(direction === "egress" ? policyOf(7, undefined, rules) : policyOf(7, rules));
+        mesh.fromProxy(mesh.proxy("client", mesh.proxyPort, handle, { flags: ACK }));
+        expect(mesh.view.read(handle)?.identity).toBe(65_541);
+        become(65_542);
+        delivered(mesh);
+        mesh.fromProxy(mesh.proxy(end, end === "client" ? mesh.proxyPort : Q, handle, { flags: ACK }));
+        expect(delivered(mesh)).toEqual([]);
+        expect(mesh.view.read(handle)).toBeUndefined();
+      }
+    }
   });
 
   it.each(["allow", "http"] as const)("to %s leaves it with its proxy", (verdict) => {
