@@ -72,6 +72,8 @@ export async function startFromMesh(
     readonly env?: Readonly<Record<string, string>>;
     /** what all nodes of the file announce for transport data beside WireGuard's own */
     readonly aeads?: readonly string[];
+    /** `routing` of the mesh file */
+    readonly routing?: string;
     /** starts the program; by default the form under test */
     readonly command?: readonly string[];
   } = {},
@@ -86,7 +88,7 @@ export async function startFromMesh(
     "  cluster: { name: edge1, id: 1 }",
     "  privateKeyFile: own.key",
     `  addresses: [${self.mesh4}/32, "${self.mesh6}/128"]`,
-    `  underlay: ${self.underlay}`,
+    `  underlay: "${self.underlay}"`,
     `  listenPort: ${self.port}`,
     `  identity: ${self.identity}`,
     `  labels: { app: ${self.name} }`,
@@ -97,7 +99,7 @@ export async function startFromMesh(
     lines.push(
       `  - name: ${end.name}`,
       "    cluster: { name: edge1, id: 1 }",
-      `    underlay: ${end.underlay}`,
+      `    underlay: "${end.underlay}"`,
       `    publicKey: ${end.publicKey}`,
       `    addresses: [${end.mesh4}/32, "${end.mesh6}/128"]`,
       `    identity: ${end.identity}`,
@@ -111,6 +113,7 @@ export async function startFromMesh(
     if (endpoint !== undefined) lines.push(`    endpoint: "${endpoint}"`);
     if (persistentKeepalive !== undefined) lines.push(`    persistentKeepalive: ${persistentKeepalive}`);
   }
+  if (options.routing !== undefined) lines.push(`routing: { ${options.routing} }`);
   if (options.policies && options.policies.length > 0) lines.push(`policies: [${options.policies.join(", ")}]`);
   writeFileSync(join(dir, "mesh.yaml"), `${lines.join("\n")}\n`);
   const running = agent.start(["run", "--mesh", join(dir, "mesh.yaml"), ...(options.flags ?? [])], options.env);
