@@ -21,6 +21,7 @@ import {
   TcpUpstream,
   UdpUpstream,
 } from "./dns_upstream.ts";
+import { isSameFlow, liveFlow } from "./live_flow.ts";
 
 /** The running proxy. */
 export interface DnsProxy {
@@ -159,7 +160,7 @@ class FlowConnection implements DnsConnection {
   question(message: Uint8Array, answer: (message: Uint8Array) => void): Promise<void> {
     return this.#desk.serve(message, {
       key: `tcp ${this.#own} ${this.#handle}`,
-      routes: () => this.#routesOf(this.#flow),
+      routes: () => this.#routesOf(liveFlow(this.#doors, this.#handle, this.#flow)),
       ask: (query, question, [route]) => errandOf(route!, this.#server().ask(query, question), this.#doors),
       answer,
     });
@@ -238,10 +239,4 @@ class FlowSockets {
     socket.upstream.close();
     if (this.#byFlow.get(key) === socket) this.#byFlow.delete(key);
   }
-}
-
-function isSameFlow(a: RedirectedFlow | undefined, b: RedirectedFlow): boolean {
-  return a !== undefined && a.protocol === b.protocol && a.direction === b.direction &&
-    a.from.port === b.from.port && a.to.port === b.to.port &&
-    a.from.address === b.from.address && a.to.address === b.to.address;
 }

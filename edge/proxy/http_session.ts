@@ -15,9 +15,13 @@ import { failedAnswer, headersOf, type OwnAnswer } from "./http_answers.ts";
 import type { Exchange } from "./http_exchange.ts";
 import type { AllowedRequest, HttpJudge } from "./http_judge.ts";
 import { Upstream } from "./http_upstream.ts";
+import { liveFlow } from "./live_flow.ts";
 
 /** Most of a refused request's body that is read, so that its connection can go on. */
 const MAX_DISCARDED_BYTES = 1024 * 1024;
+
+/** Requests of one connection that wait while one is served: who pipelines more has no need for an answer. */
+const MAX_WAITING_TURNS = 64;
 
 /** A request that waits or is being served. */
 interface Turn {
@@ -28,11 +32,12 @@ interface Turn {
 }
 
 export class HttpSession {
-  readonly flow: RedirectedFlow;
   readonly socket: Socket;
   readonly upstream: Upstream;
   readonly judge: HttpJudge;
   readonly doors: ProxyDoors;
+  readonly #handle: number;
+  #flow: RedirectedFlow;
   readonly #turns: Turn[] = [];
   #turn: Turn | undefined;
   #exchange: Exchange | undefined;
@@ -40,7 +45,8 @@ export class HttpSession {
 
   constructor(socket: Socket, flow: RedirectedFlow, handle: number, judge: HttpJudge, doors: ProxyDoors) {
     this.socket = socket;
-    this.flow = flow;
+    this.#flow = flow;
+    this.#handle = handle;
     this.judge = judge;
     this.doors = doors;
     const server = doors.serverAddress(flow.to.address.includes(":") ? 6 : 4);
@@ -49,12 +55,18 @@ export class HttpSession {
     socket.on("error", () => this.end());
   }
 
+  /** The connection's flow, as of now. */
+  get flow(): RedirectedFlow {
+    return this.#flow = liveFlow(this.doors, this.#handle, this.#flow);
+  }
+
   /** A request is being served, or waits. */
   get isBusy(): boolean {
     return this.#turn !== undefined;
   }
 
   take(message: IncomingMessage, response: ServerResponse, isWaiting: boolean): void {
+    if (this.#turns.length >= MAX_WAITING_TURNS) return this.end();
     this.#turns.push({ message, response, isWaiting });
     if (!this.isBusy) this.#serveNext();
   }

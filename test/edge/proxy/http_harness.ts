@@ -137,6 +137,10 @@ export interface Harness {
   readonly proxy: RunningProxy;
   readonly records: L7Record[];
   rules: readonly L7RuleOf[];
+  /** rules by the identity of the other side, in place of `rules` */
+  rulesOf: ((identity: number) => readonly L7RuleOf[]) | undefined;
+  /** of the other side of every flow; the handle where there is none */
+  identity: number | undefined;
   /** resolves when there are that many records */
   recorded(count: number): Promise<readonly L7Record[]>;
   /** A client of a backend. */
@@ -151,11 +155,11 @@ export async function startHarness(rules: readonly L7RuleOf[] = ANY): Promise<Ha
     to: { address: "10.219.0.1", port: 80 },
     protocol: 6,
     direction: 0,
-    identity: handle,
+    identity: harness.identity ?? handle,
   });
   const doors: ProxyDoors = {
     flowOf,
-    l7RulesFor: () => harness.rules,
+    l7RulesFor: ({ identity }) => harness.rulesOf?.(identity) ?? harness.rules,
     clientAddress: () => "127.0.0.2",
     serverAddress: () => "127.0.0.1",
     record: (record) => {
@@ -169,6 +173,8 @@ export async function startHarness(rules: readonly L7RuleOf[] = ANY): Promise<Ha
     proxy,
     records,
     rules,
+    rulesOf: undefined,
+    identity: undefined,
     recorded: (count) =>
       new Promise((resolve) => {
         const check = () => records.length >= count ? resolve(records) : void waiting.push(check);

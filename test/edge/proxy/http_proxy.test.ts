@@ -86,6 +86,29 @@ describe("a request", () => {
     expect(backend.sockets.length).toBe(1);
   });
 
+  it("is judged by who the other side is in its moment", async () => {
+    harness = await startHarness();
+    harness.rulesOf = (identity) => identity === 70_001 ? ANY : GET_ONLY;
+    harness.identity = 70_001;
+    backend = await startAnswering(OK);
+    client = await harness.open(backend);
+    client.send("GET /admin HTTP/1.1\r\nHost: h\r\n\r\n");
+    await client.until(answered(1));
+    harness.identity = 70_002;
+    client.send("GET /admin HTTP/1.1\r\nHost: h\r\n\r\n");
+    await client.until((text) => text.endsWith("request\r\n"));
+    expect(statusesOf(client.received)).toEqual([200, 403]);
+    expect(harness.records.map(({ flow }) => flow.identity)).toEqual([70_001, 70_002]);
+  });
+
+  it("waits for its turn, but not with any number of others", async () => {
+    await start(() => {});
+    const request = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+    client.send(request.repeat(20_000));
+    await client.ended();
+    expect(harness.records.length).toBe(1);
+  });
+
   it("pipelined with others is judged alone, and answered in order", async () => {
     await start(OK, GET_ONLY);
     const ask = (path: string) => `GET ${path} HTTP/1.1\r\nHost: h\r\n\r\n`;
