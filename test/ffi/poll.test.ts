@@ -6,7 +6,7 @@ import { EFD_NONBLOCK } from "../../ffi/constants.ts";
 import { EBADF } from "../../ffi/errno.ts";
 import { libc } from "../../ffi/libc.ts";
 import { allocate } from "../../ffi/memory.ts";
-import { READY_TUN, READY_UNDERLAY, READY_WAKE, Waiter, Waker } from "../../ffi/poll.ts";
+import { READY_EXTRA, READY_TUN, READY_UNDERLAY, READY_WAKE, Waiter, Waker } from "../../ffi/poll.ts";
 import { noFfi, runtimeName } from "./harness.ts";
 
 describe.skipIf(noFfi)(`Waiter on ${runtimeName}${noFfi}`, () => {
@@ -31,6 +31,26 @@ describe.skipIf(noFfi)(`Waiter on ${runtimeName}${noFfi}`, () => {
     expect(waiter.wait(0)).toBe(READY_TUN | READY_UNDERLAY);
     waiter.close();
     for (const fd of [tun!, v4!, v6!]) c.close(fd);
+  });
+
+  it("watches more descriptors when told to, and others in their place", () => {
+    const c = libc();
+    const [v4, first, second] = [c.eventfd(0, EFD_NONBLOCK), c.eventfd(0, EFD_NONBLOCK), c.eventfd(0, EFD_NONBLOCK)];
+    const waiter = new Waiter({ underlayFds: [v4!] });
+    makeReadable(first!);
+    expect(waiter.wait(0)).toBe(0);
+    waiter.watch([first!]);
+    expect(waiter.wait(0)).toBe(READY_EXTRA);
+    makeReadable(v4!);
+    expect(waiter.wait(0)).toBe(READY_EXTRA | READY_UNDERLAY);
+    waiter.watch([second!]);
+    expect(waiter.wait(0)).toBe(READY_UNDERLAY);
+    waiter.watch([]);
+    makeReadable(second!);
+    expect(waiter.wait(0)).toBe(READY_UNDERLAY);
+    expect(() => waiter.watch([1, 2, 3])).toThrow(RangeError);
+    waiter.close();
+    for (const fd of [v4!, first!, second!]) c.close(fd);
   });
 
   it("takes many wake-ups for one, and a closed descriptor for ready", () => {

@@ -2,7 +2,7 @@
  * The underlay against itself: it sends to its own port over loopback, inside a network namespace of its own.
  */
 import { afterEach, beforeAll, describe, expect, it } from "vitest";
-import { SO_RCVBUF, SOL_SOCKET } from "../../ffi/constants.ts";
+import { SO_RCVBUF, SOL_SOCKET, SOL_UDP } from "../../ffi/constants.ts";
 import { EAFNOSUPPORT, EINVAL, EMSGSIZE, ENETUNREACH } from "../../ffi/errno.ts";
 import { openNetlink } from "../../ffi/netlink.ts";
 import { READY_UNDERLAY, Waiter } from "../../ffi/poll.ts";
@@ -17,6 +17,7 @@ const SLOTS = 8;
 const SEND_AT = 1024;
 const RECEIVE_AT = 1 << 18;
 const SO_NO_CHECK = 11;
+const UDP_NO_CHECK6_TX = 101;
 
 interface Taken {
   readonly datagrams: string[];
@@ -38,7 +39,7 @@ describe.skipIf(noNetwork)(`underlay on ${runtimeName}${noNetwork}`, () => {
   }
 
   function underlay(options: Partial<UnderlayOptions> = {}): UdpUnderlay {
-    arena = makeArena(RECEIVE_AT + receiveBytes(SLOTS));
+    arena = options.arena ?? makeArena(RECEIVE_AT + receiveBytes(SLOTS));
     for (let i = SEND_AT; i < RECEIVE_AT; i++) arena[i] = (i * 31) >>> 3;
     const made = openUnderlay({
       port: 0,
@@ -265,6 +266,43 @@ describe.skipIf(noNetwork)(`underlay on ${runtimeName}${noNetwork}`, () => {
     expect(() => underlay({ receiveAt: RECEIVE_AT + 8 })).toThrow(RangeError);
     expect(() => underlay({ receiveAt: 4 })).toThrow(RangeError);
     expect(() => underlay({ slots: 0 })).toThrow(RangeError);
+  });
+
+  it.each(families)("bound to an address of %s there is one socket, with that address as source", (name, address) => {
+    const any = underlay();
+    const bound = underlay({ arena, address: parseAddress(address)! });
+    expect([bound.fds.length, bound.facts.ipv6, bound.facts.udpSegment]).toEqual([1, name === "IPv6", "on"]);
+    const toAt = writeTo(0, address, any.port);
+    bound.queue(SEND_AT, SEND_AT + 2800, 1400, toAt, 0x88);
+    bound.flush();
+    const waiter = new Waiter({ underlayFds: any.fds });
+    open.push(waiter);
+    expect(waiter.wait(1000)).toBe(READY_UNDERLAY);
+    expect(() => underlay({ arena, address: parseAddress(address)!, port: bound.port })).toThrow(/EADDRINUSE/);
+    const elsewhere = name === "IPv6" ? "2001:db8::1" : "192.0.2.1";
+    expect(() => underlay({ arena, address: parseAddress(elsewhere)! })).toThrow(/bind to .*EADDRNOTAVAIL/);
+    const other = writeTo(32, name === "IPv6" ? "127.0.0.1" : "::1", any.port);
+    bound.queue(SEND_AT, SEND_AT + 10, 10, other, 0);
+    bound.flush();
+    expect(bound.sendErrors.get(EAFNOSUPPORT)).toBe(1);
+    const backAt = writeTo(64, address, bound.port);
+    any.queue(SEND_AT, SEND_AT + 2800, 1400, backAt, 0);
+    any.flush();
+    const taken = take(bound, 2);
+    expect(taken.datagrams).toEqual(cut(SEND_AT, SEND_AT + 2800, 1400));
+    expect(equalUnderlayAddr(taken.runs[0]!.from, 0, arena, writeTo(96, address, any.port))).toBe(true);
+  });
+
+  it.skipIf(!hasIpv6)("one for a tunnel takes datagrams without a checksum over IPv6, the others do not", () => {
+    const sender = underlay();
+    const [any, bound] = [underlay({ arena }), underlay({ arena, address: parseAddress("::1")! })];
+    for (const fd of sender.fds) setIntOption(fd, SOL_UDP, UDP_NO_CHECK6_TX, 1);
+    for (const socket of [any, bound]) {
+      sender.queue(SEND_AT, SEND_AT + 10, 10, writeTo(0, "::1", socket.port), 0);
+      sender.flush();
+    }
+    expect(take(bound, 1).datagrams).toHaveLength(1);
+    expect(any.receive()).toBe(0);
   });
 
   it("a peer that answers with ICMP port unreachable does not disturb sends to others", () => {

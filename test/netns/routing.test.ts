@@ -147,6 +147,28 @@ it("hybrid is native inside a network, and switches a member that moves while it
   await server.stop();
 }, 150_000);
 
+it("without encryption, a tunnel port that is taken is named, and taken over when it is free", async () => {
+  mesh = await Mesh.start(["a"], { flags: ["--encryption", "none"] });
+  const { lab } = mesh;
+  const blocker = lab.start("a", "blocker", [...TRAFFIC, "udp-serve", "6081"]);
+  await blocker.saw(/ready/);
+  mesh.startJoin("a", await mesh.token());
+  const m = mesh;
+  const healthOf = async (): Promise<{ code: string; text: string }[]> => {
+    const done = await m.agent("a").cli(["status", "-o", "json"]);
+    return done.code === 0 ? JSON.parse(done.stdout).health : [];
+  };
+  await until(
+    "a says why its datapath is down",
+    async () =>
+      (await healthOf()).some(({ code, text }) => code === "datapath-down" && /UDP port 6081.*EADDRINUSE/.test(text)),
+  );
+  await blocker.stop();
+  const address = await mesh.address("hub");
+  await until("a reaches the hub", () => m.pings("a", address), 60_000, () => m.agent("a").process!.log());
+  expect((await healthOf()).map(({ code }) => code)).toEqual(["unencrypted"]);
+}, 120_000);
+
 describe("a hub", () => {
   it("does not start with settings that do not fit, and says which", async () => {
     mesh = await Mesh.start([]);

@@ -580,6 +580,27 @@ export function hubStateSuite(subject: HubUnderTest): void {
         expect(JSON.parse(await text("cilium/state/nodes/v1/edge1/m1")).IPAddresses[0].IP).toBe("10.0.0.8");
       });
 
+      it("signs the network that a member says it is in, keeps it while nothing is said, and takes it back", async () => {
+        await admit(1);
+        const networkOf = () => recordOf(hub.members()[0]!.record).network;
+        const facts = { endpoints: ["192.0.2.1:51871"], localAddress: "" };
+        expect(networkOf()).toBe("");
+        for (const [said, network] of [["lan", "lan"], [undefined, "lan"], ["wan", "wan"], ["", ""]] as const) {
+          await hub.noteConnection("m1", { ...facts, ...(said !== undefined && { network: said }) });
+          expect(networkOf()).toBe(network);
+        }
+      });
+
+      it("gives outer headers one family, also to a member that comes over the other", async () => {
+        await admit(1, {}, { localAddress: "2001:db8::20" });
+        const underlayOf = () => recordOf(hub.members()[0]!.record).underlay;
+        expect(underlayOf()).toBe(hub.members()[0]!.addresses[0]);
+        await hub.noteConnection("m1", { endpoints: [], localAddress: "192.168.1.20" });
+        expect(underlayOf()).toBe("192.168.1.20");
+        await hub.noteConnection("m1", { endpoints: [], localAddress: "2001:db8::20" });
+        expect(underlayOf()).toBe(hub.members()[0]!.addresses[0]);
+      });
+
       it("signs what a member announces for transport data, and takes it back with a report that says nothing of it", async () => {
         await admit(1);
         const aeadsOf = () => recordOf(hub.members()[0]!.record).aeads;

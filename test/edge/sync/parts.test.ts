@@ -117,7 +117,12 @@ describe("messages", () => {
     expect(read({})).toEqual({ t: "report", report });
     const aeads = ["aegis128l", "of-a-later-release"];
     expect(read({ aeads })).toEqual({ t: "report", report: { ...report, aeads } });
+    for (const network of ["lan", ""]) {
+      expect(read({ network })).toEqual({ t: "report", report: { ...report, network } });
+    }
     const wrong = [
+      { network: "two words" },
+      { network: 1 },
       { endpoints: ["hub.example:1"] },
       { endpoints: ["192.0.2.1"] },
       { endpoints: new Array(9).fill("192.0.2.1:1") },
