@@ -18,8 +18,13 @@ const REQUEST_BYTES = 1024;
 const ANSWER_BYTES = 65536;
 /** The answer is there when the request returns; this is for a kernel that loses it. */
 const ANSWER_SECONDS = 5;
-/** Before the rules that other programs make without a wish (32766 and down), behind the table of local addresses (0). */
-const GUARD_PRIORITY = 90;
+/**
+ * Before the rules that other programs make without a wish (32766 and down), behind the table of local addresses (0): users who are
+ * refused, then the machine's own packets go by the main table, then all others are refused.
+ */
+const GUARD_USERS_PRIORITY = 90;
+const GUARD_OWN_PRIORITY = 91;
+const GUARD_FORWARDED_PRIORITY = 92;
 /** A listing during which something changed is asked for again. */
 const LIST_TRIES = 5;
 
@@ -55,12 +60,11 @@ export interface DeviceRoute {
   readonly table?: number;
 }
 
-/** Users of this machine, by number, who may not send to an address. */
-export interface UserGuard {
+/** Who may not send to an address of this machine. */
+export interface Guard {
   readonly destination: IpPrefix;
-  /** 0 to 2^32 - 2, both included */
-  readonly firstUser: number;
-  readonly lastUser: number;
+  /** programs of these users, by number, 0 to 2^32 - 2, both included; or whoever's packets this machine forwards, containers' too */
+  readonly refused: { readonly firstUser: number; readonly lastUser: number } | "forwarded";
 }
 
 /** A route of the machine, for conflict checks. Only unicast routes are listed; `index` is 0 for one with several next hops. */
@@ -231,36 +235,45 @@ export class Netlink {
   }
 
   /**
-   * Refuses what programs of other users send to an address, with a rule of the routing policy; that it is there already is fine.
-   * Packets that come in, and those of the users left out, are not touched.
+   * Refuses what some send to an address, with rules of the routing policy; that they are there already is fine. What others send is
+   * routed by the main table.
    */
-  addGuard(guard: UserGuard): void {
-    this.#writeGuard(C.RTM_NEWRULE, C.NLM_F_CREATE | C.NLM_F_EXCL, guard);
-    const result = this.#transact();
-    if (result !== -E.EEXIST) this.#mustAck(`Cannot guard "${formatPrefix(maskedPrefix(guard.destination))}"`, result);
+  addGuard(guard: Guard): void {
+    for (const rule of rulesOf(guard)) {
+      this.#writeRule(C.RTM_NEWRULE, C.NLM_F_CREATE | C.NLM_F_EXCL, guard.destination, rule);
+      const result = this.#transact();
+      if (result !== -E.EEXIST) {
+        this.#mustAck(`Cannot guard "${formatPrefix(maskedPrefix(guard.destination))}"`, result);
+      }
+    }
   }
 
   /** Takes `addGuard` back; that it is not there is fine. */
-  removeGuard(guard: UserGuard): void {
-    this.#writeGuard(C.RTM_DELRULE, 0, guard);
-    const result = this.#transact();
-    if (result === -ENOENT) return;
-    this.#mustAck(`Cannot remove the guard of "${formatPrefix(maskedPrefix(guard.destination))}"`, result);
+  removeGuard(guard: Guard): void {
+    for (const rule of rulesOf(guard).reverse()) {
+      this.#writeRule(C.RTM_DELRULE, 0, guard.destination, rule);
+      const result = this.#transact();
+      if (result === -ENOENT) continue;
+      this.#mustAck(`Cannot remove the guard of "${formatPrefix(maskedPrefix(guard.destination))}"`, result);
+    }
   }
 
   /** A rule has the layout of a route; its action stands where the route's type does. */
-  #writeGuard(type: number, flags: number, { destination, firstUser, lastUser }: UserGuard): void {
+  #writeRule(type: number, flags: number, destination: IpPrefix, rule: GuardRule): void {
     const at = this.#start(type, flags, RTMSG.size);
     const bytes = this.#writer.bytes;
     const masked = maskedPrefix(destination);
     bytes[at + RTMSG.family] = masked.address.length === 16 ? C.AF_INET6 : C.AF_INET;
     bytes[at + RTMSG.destinationLength] = masked.length;
-    bytes[at + RTMSG.type] = C.FR_ACT_PROHIBIT;
+    bytes[at + RTMSG.table] = rule.action === C.FR_ACT_TO_TBL ? C.RT_TABLE_MAIN : 0;
+    bytes[at + RTMSG.type] = rule.action;
     this.#writer.attribute(C.FRA_DST, masked.address);
-    this.#writer.attributeU32(C.FRA_PRIORITY, GUARD_PRIORITY);
+    this.#writer.attributeU32(C.FRA_PRIORITY, rule.priority);
+    if (rule.isOwnOnly) this.#writer.attribute(C.FRA_IIFNAME, LOOPBACK_NAME);
+    if (rule.users === undefined) return;
     const users = new Uint8Array(8);
-    writeU32LE(users, 0, firstUser);
-    writeU32LE(users, 4, lastUser);
+    writeU32LE(users, 0, rule.users.firstUser);
+    writeU32LE(users, 4, rule.users.lastUser);
     this.#writer.attribute(C.FRA_UID_RANGE, users);
   }
 
@@ -380,6 +393,29 @@ export class Netlink {
 
 const ESRCH = 3;
 const ENOENT = 2;
+
+/** What the machine itself sends comes "from" the loopback device, to the routing policy. */
+const LOOPBACK_NAME = new TextEncoder().encode("lo\0");
+
+/** One rule of the routing policy. */
+interface GuardRule {
+  readonly priority: number;
+  readonly action: number;
+  readonly users?: { readonly firstUser: number; readonly lastUser: number };
+  /** only for what this machine itself sends */
+  readonly isOwnOnly?: boolean;
+}
+
+/** In the order in which they may come into force. */
+function rulesOf({ refused }: Guard): GuardRule[] {
+  if (refused !== "forwarded") {
+    return [{ priority: GUARD_USERS_PRIORITY, action: C.FR_ACT_PROHIBIT, users: refused }];
+  }
+  return [
+    { priority: GUARD_OWN_PRIORITY, action: C.FR_ACT_TO_TBL, isOwnOnly: true },
+    { priority: GUARD_FORWARDED_PRIORITY, action: C.FR_ACT_PROHIBIT },
+  ];
+}
 
 function isAddress(value: Uint8Array | undefined): value is Uint8Array {
   return value !== undefined && (value.length === 4 || value.length === 16);

@@ -1,7 +1,7 @@
 /** The real `NetworkDoor`: rtnetlink through `ffi/netlink.ts`. */
 import process from "node:process";
 import { formatPrefix, type IpPrefix, maskedPrefix, parsePrefix } from "../../src/ip/address.ts";
-import { type Netlink, openNetlink, type UserGuard } from "../../ffi/netlink.ts";
+import { type Guard, type Netlink, openNetlink } from "../../ffi/netlink.ts";
 import { EdgeError, errnoOf, messageOf } from "../errors.ts";
 import type { NetworkDoor } from "./network.ts";
 
@@ -58,14 +58,15 @@ export function netlinkDoor(): NetworkDoor {
   };
 }
 
-/** All users but root, who may do anything anyway, and the one that we are. */
-function guardsOf(text: string): UserGuard[] {
+/** All users but root, who may do anything anyway, and the one that we are; and whatever is forwarded, which no user sends. */
+function guardsOf(text: string): Guard[] {
   const destination = prefixOf(text);
   const self = process.getuid?.() ?? 0;
   const ranges = self === 0 ? [[1, LAST_USER]] : [[1, self - 1], [self + 1, LAST_USER]];
-  return ranges.flatMap(([firstUser, lastUser]) =>
-    firstUser! <= lastUser! ? [{ destination, firstUser: firstUser!, lastUser: lastUser! }] : []
+  const users = ranges.flatMap(([firstUser, lastUser]): Guard[] =>
+    firstUser! <= lastUser! ? [{ destination, refused: { firstUser: firstUser!, lastUser: lastUser! } }] : []
   );
+  return [...users, { destination, refused: "forwarded" }];
 }
 
 function prefixOf(text: string): IpPrefix {

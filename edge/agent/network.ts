@@ -6,7 +6,7 @@
  * that they did not make.
  */
 import { formatPrefix, maskedPrefix, parsePrefix, parsePrefixOrAddress, prefixContains } from "../../src/ip/address.ts";
-import { PROXY_SERVER_ROUTES } from "../../src/datapath/proxy_addresses.ts";
+import { PROXY_ROUTES } from "../../src/datapath/proxy_addresses.ts";
 import { EdgeError, messageOf } from "../errors.ts";
 
 /** An address of an interface of this machine. */
@@ -36,7 +36,7 @@ export interface NetworkDoor {
   removeAddress(interfaceIndex: number, prefix: string): void;
   addRoute(interfaceIndex: number, prefix: string): void;
   removeRoute(interfaceIndex: number, prefix: string): void;
-  /** Lets no program of another user send to a prefix; that it is so already is fine. */
+  /** Lets no program of another user send to a prefix, and forwards nothing to it; that it is so already is fine. */
   guard(prefix: string): void;
   unguard(prefix: string): void;
 }
@@ -97,9 +97,12 @@ export class Network {
     this.#alignGuards(undefined);
   }
 
-  /** What is sent to a proxy's server address goes on to the server as the flow's own: nobody but the proxy may. */
+  /**
+   * What is sent to a proxy's server address goes on to the server as the flow's own, and what is sent to its client address to the
+   * client: nobody but the proxy may, neither programs of others nor containers, whose packets come with our address too.
+   */
   #alignGuards(plan: NetworkPlan | undefined): void {
-    const wanted = PROXY_SERVER_ROUTES.filter((prefix) => plan?.routes.includes(prefix));
+    const wanted = PROXY_ROUTES.filter((prefix) => plan?.routes.includes(prefix));
     this.#guardFault = undefined;
     try {
       for (const prefix of wanted) {

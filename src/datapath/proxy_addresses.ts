@@ -16,10 +16,11 @@ const SERVER4 = "169.254.101.2";
 const CLIENT6 = "fd65:6d65:7368::1";
 const SERVER6 = "fd65:6d65:7368::2";
 
-/** Those of PROXY_SERVER. Whoever sends there sends to the server of a flow without a proxy between: only the proxies may. */
-export const PROXY_SERVER_ROUTES: readonly string[] = [`${SERVER4}/32`, `${SERVER6}/128`];
-/** Prefixes that must be routed into the TUN device while a proxy runs. */
-export const PROXY_ROUTES: readonly string[] = [`${CLIENT4}/32`, `${CLIENT6}/128`, ...PROXY_SERVER_ROUTES];
+/**
+ * Prefixes that must be routed into the TUN device while a proxy runs. Whoever sends there sends to the ends of a flow without a proxy
+ * between: only the proxies may.
+ */
+export const PROXY_ROUTES: readonly string[] = [`${CLIENT4}/32`, `${CLIENT6}/128`, `${SERVER4}/32`, `${SERVER6}/128`];
 
 /** What an address is: no proxy address at all, or one of the two. */
 export const ROLE_NONE = 0;

@@ -127,11 +127,13 @@ describe.skipIf(noNetwork)(`netlink on ${runtimeName}${noNetwork}`, () => {
   it("a guard is made once, and is taken back", () => {
     const families = ["169.254.101.2/32", ...(hasIpv6 ? ["fd65:6d65:7368::2/128"] : [])];
     for (const text of families) {
-      const guard = { destination: prefix(text), firstUser: 0, lastUser: 0 };
-      netlink.addGuard(guard);
-      netlink.addGuard(guard);
-      netlink.removeGuard(guard);
-      netlink.removeGuard(guard);
+      for (const refused of [{ firstUser: 0, lastUser: 0 }, "forwarded"] as const) {
+        const guard = { destination: prefix(text), refused };
+        netlink.addGuard(guard);
+        netlink.addGuard(guard);
+        netlink.removeGuard(guard);
+        netlink.removeGuard(guard);
+      }
     }
   });
 

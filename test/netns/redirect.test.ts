@@ -9,7 +9,7 @@ import { afterEach, describe, expect, it } from "vitest";
 import { Lab, type Running } from "../../scripts/lab/lab.ts";
 import { type End, makeEnd, startFromMesh } from "../../scripts/lab/peers.ts";
 import { formUnderTest } from "../../scripts/lab/program.ts";
-import { proxyServerAddress } from "../../src/datapath/proxy_addresses.ts";
+import { proxyClientAddress, proxyServerAddress } from "../../src/datapath/proxy_addresses.ts";
 import type { TestRule } from "../fakes/mesh_node.ts";
 import { TRAFFIC } from "./mesh.ts";
 import type { RelayConfig } from "./relay_member.ts";
@@ -80,6 +80,24 @@ async function checkGuard(lab: Lab, relay: Running): Promise<void> {
   }
 }
 
+/** A container's packets are forwarded, and come with our own address where it is masqueraded: they must not reach the proxy's ends. */
+async function checkForwarded(lab: Lab): Promise<void> {
+  const container =
+    "ip link add docker9 type veth peer name inside9 && ip link set inside9 up && ip addr add 172.31.9.1/24 dev docker9 && " +
+    "ip -6 addr add fd31:9::1/64 dev docker9 nodad && ip link set docker9 up && " +
+    "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1";
+  expect((await lab.run("a", ["sh", "-c", container])).code).toBe(0);
+  for (const family of [4, 6] as const) {
+    const from = family === 4 ? "172.31.9.2" : "fd31:9::2";
+    for (const address of [proxyClientAddress(family), proxyServerAddress(family)]) {
+      const own = await lab.run("a", ["ip", "route", "get", address]);
+      expect(own.stdout).toContain("dev edgemesh0");
+      const route = await lab.run("a", ["ip", "route", "get", address, "from", from, "iif", "docker9"]);
+      expect(route.stdout).not.toContain("dev edgemesh0");
+    }
+  }
+}
+
 /** A compiled program has no relay to run. */
 describe.skipIf(form === "binary")("flows through a proxy", () => {
   it.each(
@@ -106,8 +124,10 @@ describe.skipIf(form === "binary")("flows through a proxy", () => {
     await udpServe.saw(/^ready$/m);
     await checkTraffic(lab, client, server);
     await checkGuard(lab, relay);
+    await checkForwarded(lab);
+    await checkTraffic(lab, client, server);
     await relay.stop();
-    expect((await lab.run("a", ["ip", "rule", "show"])).stdout).not.toContain("169.254.101.2");
+    expect((await lab.run("a", ["ip", "rule", "show"])).stdout).not.toContain("169.254.101.");
     const log = relay.log();
     for (const protocol of [6, 17]) {
       for (const [from, to] of [[client.mesh4, server.mesh4], [client.mesh6, server.mesh6]]) {
