@@ -138,6 +138,8 @@ export interface PeerSnapshot {
   readonly rxBytes: number;
   readonly txBytes: number;
   readonly hasSession: boolean;
+  /** largest packet of the underlay that is known to get there, no more than this node may make; 0 = not known */
+  readonly pathMtuBytes: number;
   /** what the current session seals with; absent: there is none */
   readonly aead?: AeadName;
 }

@@ -19,6 +19,7 @@ import { Egress } from "./egress.ts";
 import { listFlows } from "./flow_list.ts";
 import { Ingress } from "./ingress.ts";
 import { Node, type NodeParts } from "./node.ts";
+import { PathProber } from "./path_prober.ts";
 import { SealedRuns } from "./sealed_run.ts";
 import { Staging } from "./staging.ts";
 import type { Underlay } from "../ports.ts";
@@ -46,6 +47,7 @@ export class Datapath {
   readonly #ingress: Ingress;
   readonly #echo: EchoProbe;
   readonly #runs: SealedRuns;
+  readonly #prober: PathProber;
   readonly #staging = new Staging();
   readonly #emit: (event: DatapathEvent) => void;
   #sendErrors = 0;
@@ -65,7 +67,8 @@ export class Datapath {
       (id, sequence, roundTripMs, verdict) => this.#emit({ op: "pong", id, sequence, roundTripMs, verdict }),
     );
     this.#egress = new Egress(this.node, this.#runs, this.#staging);
-    this.#ingress = new Ingress(this.node, this.#echo);
+    this.#prober = new PathProber(this.node, this.#runs);
+    this.#ingress = new Ingress(this.node, this.#echo, this.#prober);
   }
 
   /** Applies one command. Between batches only. */
@@ -154,8 +157,9 @@ export class Datapath {
       conntrack.expire(nowMs, EXPIRE_BUDGET);
       this.node.expireRedirects(nowMs);
     }
+    const probeAtMs = this.#prober.tick(nowMs);
     if (wireguard.outbox.count + wireguard.ready.count + wireguard.abandoned.count > 0) this.#finish(nowMs);
-    return next;
+    return Math.min(next, probeAtMs);
   }
 
   /** A picture for status and `monitor --drops`. */
@@ -181,6 +185,7 @@ export class Datapath {
   #finish(nowMs: number): void {
     const { wireguard } = this.node.parts;
     for (let peer = wireguard.ready.take(); peer !== undefined; peer = wireguard.ready.take()) {
+      this.#prober.noteSession(peer, nowMs);
       this.#sendStaged(peer, nowMs);
     }
     for (let peer = wireguard.abandoned.take(); peer !== undefined; peer = wireguard.abandoned.take()) {
@@ -251,6 +256,7 @@ export class Datapath {
     const peer = this.node.parts.wireguard.findPeer(publicKey);
     if (peer === undefined) return;
     this.node.removePath(peer.slot);
+    this.#prober.remove(peer.slot);
     this.#staging.take(peer.slot);
     this.node.parts.ipcache.forgetPeer(peer.slot);
     this.node.parts.wireguard.removePeer(publicKey);
@@ -270,6 +276,7 @@ export class Datapath {
       rxBytes: peer.rxBytes,
       txBytes: peer.txBytes,
       hasSession: this.node.parts.wireguard.hasSession(peer, nowMs),
+      pathMtuBytes: this.node.paths.pathOf(peer.slot),
       ...(endpoint && { endpoint }),
       ...(peer.current && { aead: peer.current.sendKey.aead }),
     };

@@ -47,6 +47,7 @@ import type { EchoProbe } from "./echo_probe.ts";
 import { decapsulate, decapsulatePlain, Envelope, looksLikeEnvelope } from "./encapsulation.ts";
 import { clampMss, TCP_SYN } from "./mss.ts";
 import type { Node } from "./node.ts";
+import type { PathProber } from "./path_prober.ts";
 
 const MESSAGE_TRANSPORT = 4;
 const IDENTITY_HOST = 1;
@@ -67,6 +68,7 @@ const HANDSHAKES_RECEIVED = counterOf("handshakesReceived");
 export class Ingress {
   readonly #node: Node;
   readonly #echo: EchoProbe;
+  readonly #prober: PathProber;
   readonly #merger: Merger | undefined;
   readonly #packet = new PacketInfo();
   readonly #envelope = new Envelope();
@@ -75,9 +77,10 @@ export class Ingress {
   #hasPacket = false;
   #identity = 0;
 
-  constructor(node: Node, echo: EchoProbe) {
+  constructor(node: Node, echo: EchoProbe, prober: PathProber) {
     this.#node = node;
     this.#echo = echo;
+    this.#prober = prober;
     const { arena, tun } = node.parts;
     if (tun.hasOffload) this.#merger = new Merger(arena, { tcp: true, udp: tun.hasUdpOffload });
     this.#write = (pieces, count) => this.#writeTun(pieces, count);
@@ -136,6 +139,7 @@ export class Ingress {
     const node = this.#node;
     const { arena } = node.parts;
     const envelope = this.#envelope;
+    if (this.#prober.take(at, end, peerSlot, nowMs)) return FORWARD;
     const isBare = node.acceptsNative(nowMs) && !this.#isEnvelopeOf(at, end, peerSlot);
     if (isBare) return this.#inner(at, end, NO_VNI, peerSlot, outerEcn, nowMs);
     const unwrapped = decapsulate(arena, at, end, node.tunnelProtocol, envelope); // 2

@@ -43,6 +43,8 @@ export interface NodeParts {
   readonly counters: DatapathCounters;
   /** largest IP packet that the TUN takes, octets */
   readonly mtu: number;
+  /** look for the largest packet that each peer's way takes; off when absent */
+  readonly probesPaths?: boolean;
   /** give the outer header the DSCP of the packet inside; 0 when absent, so that the underlay cannot tell flows apart */
   readonly copiesDscp?: boolean;
   /** for a mesh without encryption; absent: this node cannot be in one */
@@ -244,6 +246,19 @@ export class Node {
     const to = this.#peerUnderlay[slot]!;
     return !this.isOwnUnderlay(packet.sourceAt, packet.version) || to.length !== (packet.version === 4 ? 4 : 16) ||
       !equalRange(to, 0, arena, packet.destinationAt, to.length);
+  }
+
+  /**
+   * Writes this node's and a peer's underlay address into an IP header at `at`; there must be an envelope for the peer.
+   * @returns the version of the addresses
+   */
+  writeNodes(slot: number, at: number): number {
+    const { arena } = this.parts;
+    const templateAt = this.templateAt(slot);
+    const isV4 = this.#underlay.length === 4;
+    const offset = isV4 ? 12 : 8;
+    arena.copyWithin(at + offset, templateAt + offset, templateAt + (isV4 ? 20 : 40));
+    return isV4 ? 4 : 6;
   }
 
   templateAt(slot: number): number {

@@ -44,6 +44,7 @@ export interface MeshNodeOptions {
   readonly sendAeads?: readonly AeadName[];
   readonly acceptsNative?: boolean;
   readonly encryption?: "wireguard" | "none";
+  readonly probesPaths?: boolean;
 }
 
 export class MeshNode {
@@ -98,6 +99,7 @@ export class MeshNode {
         policy: new PolicyTable(),
         counters: this.counters,
         mtu: 1355,
+        probesPaths: options.probesPaths ?? false,
         openPlain: (local) =>
           this.plain = new FakeUnderlay(
             this.arena,
