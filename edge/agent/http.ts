@@ -1,6 +1,6 @@
 /**
  * The local HTTP interface: health, metrics, and the documents that the command line shows. Served on loopback for reading, and on
- * the Unix socket (mode 0600) for everything; what changes state is on the socket alone.
+ * the Unix socket (mode 0600) for everything; what changes state, or shows what others asked for, is on the socket alone.
  *
  * A browser must not be used against it: a request with a foreign `Host` (DNS rebinding) or any foreign `Origin` is refused.
  */
@@ -51,22 +51,14 @@ export function makeApp(agent: Agent, entrance: Entrance, actions: HttpActions):
   app.get("/v1/status", async (c) => c.json(await statusOf(agent)));
   app.get("/v1/peers", async (c) => c.json(await peersOf(agent)));
   app.get("/v1/drops", async (c) => c.json(await dropsOf(agent)));
-  app.get("/v1/flows", async (c) => {
-    const { flowsOf } = await import("./flow_view.ts");
-    try {
-      return c.json(await flowsOf(agent, new Map(Object.entries(c.req.queries()))));
-    } catch (error) {
-      if (error instanceof RangeError) return fail(c, 400, "EDGE_USAGE", error.message);
-      throw error;
-    }
-  });
   app.get("/v1/identities", (c) => c.json(identitiesOf(agent)));
   app.get("/v1/policies", async (c) => c.json(await policiesOf(agent)));
   if (entrance === "socket") {
+    addFlows(app, agent);
     addActions(app, agent, actions);
     addDryRun(app, actions);
   } else {
-    for (const path of ["/v1/ping", "/v1/leave", "/v1/policy/dry-run"]) {
+    for (const path of ["/v1/flows", "/v1/ping", "/v1/leave", "/v1/policy/dry-run"]) {
       app.all(
         path,
         (c) => fail(c, 403, "EDGE_AGENT_DENIED", `Cannot use "${path}" here: only on the agent's Unix socket`),
@@ -107,6 +99,19 @@ function answerChecks(c: Context, name: string, all: readonly Check[]): Response
   for (const name of excluded) lines.push(`[+]${name} excluded: ok`);
   lines.push(`${name} check ${isOk ? "passed" : "failed"}`);
   return c.text(`${lines.join("\n")}\n`, isOk ? 200 : 503);
+}
+
+/** Requests of others are in it, with their paths: not for every user of the machine. */
+function addFlows(app: Hono, agent: Agent): void {
+  app.get("/v1/flows", async (c) => {
+    const { flowsOf } = await import("./flow_view.ts");
+    try {
+      return c.json(await flowsOf(agent, new Map(Object.entries(c.req.queries()))));
+    } catch (error) {
+      if (error instanceof RangeError) return fail(c, 400, "EDGE_USAGE", error.message);
+      throw error;
+    }
+  });
 }
 
 function addActions(app: Hono, agent: Agent, actions: HttpActions): void {

@@ -32,8 +32,8 @@ function makeAgent(): Agent {
 async function ask(
   query: string,
 ): Promise<{ status: number; document: FlowsDocument & { message: string; code: string } }> {
-  const app = makeApp(makeAgent(), "loopback", { leave: () => Promise.resolve(undefined) });
-  const response = await app.request(`http://x/v1/flows${query}`, { headers: { host: "127.0.0.1:9780" } });
+  const app = makeApp(makeAgent(), "socket", { leave: () => Promise.resolve(undefined) });
+  const response = await app.request(`http://x/v1/flows${query}`);
   return { status: response.status, document: await response.json() as never };
 }
 

@@ -95,8 +95,8 @@ describe("the entrances", () => {
     expect((await loopback("/v1/status", { headers: { origin: "http://127.0.0.1:9780" } })).status).toBe(200);
   });
 
-  it("loopback changes nothing", async () => {
-    for (const path of ["/v1/leave", "/v1/ping"]) {
+  it("loopback changes nothing, and shows nobody what others asked for", async () => {
+    for (const path of ["/v1/leave", "/v1/ping", "/v1/flows", "/v1/policy/dry-run"]) {
       for (const method of ["POST", "GET", "PUT"]) expect((await loopback(path, { method })).status).toBe(403);
     }
     expect(left).toBe(0);
