@@ -3,6 +3,8 @@
  * settings file, `--help`, shell completion and the sample file all come from here; `config.ts` reads values by it.
  */
 import type { MemberAeadSetting } from "../ffi/member_aead.ts";
+import { ALL_OFFLOADS } from "../src/offload/switches.ts";
+import type { OffloadSwitches } from "../src/ports.ts";
 import * as values from "./config_values.ts";
 
 /** Which commands know a setting. */
@@ -139,12 +141,34 @@ export const SETTINGS = {
     scopes: ["agent"],
     effect: "restart",
   }),
-  offload: setting<boolean>({
+  offload: setting<OffloadSwitches>({
     flag: "offload",
+    value: "LIST",
+    help:
+      "of tso, uso, udp-gso, udp-gro, tcp-merge, udp-merge; auto is all that the kernel has, none, or all but no-WORD",
+    default: ALL_OFFLOADS,
+    defaultText: "auto",
+    parse: values.offloads,
+    scopes: ["agent"],
+    effect: "reload",
+  }),
+  pathMtuDiscovery: setting<boolean>({
+    flag: "path-mtu-discovery",
     value: "on|off",
-    help: "segmentation offload of TUN and UDP, where the kernel has it",
+    help: "look for the largest packet that the way to each peer takes",
     default: true,
     defaultText: "on",
+    parse: values.onOff,
+    scopes: ["agent"],
+    effect: "restart",
+  }),
+  copyDscp: setting<boolean>({
+    flag: "copy-dscp",
+    value: "on|off",
+    help:
+      "give WireGuard packets the DSCP of what is inside: routers may then prefer them, and onlookers tell them apart",
+    default: false,
+    defaultText: "off",
     parse: values.onOff,
     scopes: ["agent"],
     effect: "restart",

@@ -14,7 +14,7 @@ import { openTun } from "../../ffi/tun.ts";
 import { openUnderlay, receiveBytes, type UdpUnderlay } from "../../ffi/udp.ts";
 import { ConntrackTable } from "../../src/conntrack/table.ts";
 import { layoutArena } from "../../src/datapath/arena.ts";
-import type { DatapathEvent } from "../../src/datapath/control.ts";
+import type { DatapathEvent, OffloadFacts } from "../../src/datapath/control.ts";
 import { DatapathCounters } from "../../src/datapath/counters.ts";
 import { Datapath } from "../../src/datapath/datapath.ts";
 import type { OpenPlain } from "../../src/datapath/plain_tunnel.ts";
@@ -54,7 +54,8 @@ function main(init: WorkerInit): void {
     receiveAt: layout.receivedAt,
     slots: RECEIVE_SLOTS,
     bufferBytes: SOCKET_BUFFER_BYTES,
-    segmentation: options.offload,
+    segmentation: options.offload.udpGso,
+    gro: options.offload.udpGro,
     ...(options.underlayMark !== undefined && { mark: options.underlayMark }),
   });
   const seed = new Uint8Array(16);
@@ -87,7 +88,8 @@ function main(init: WorkerInit): void {
       receiveAt: layout.receivedAt, // in turns with the other sockets: a batch is through before the next is received
       slots: RECEIVE_SLOTS,
       bufferBytes: SOCKET_BUFFER_BYTES,
-      segmentation: options.offload,
+      segmentation: options.offload.udpGso,
+      gro: options.offload.udpGro,
       ...(options.underlayMark !== undefined && { mark: options.underlayMark }),
     });
     waiter.watch(plain.fds);
@@ -106,6 +108,8 @@ function main(init: WorkerInit): void {
       policy: new PolicyTable(),
       counters,
       mtu: options.mtu,
+      probesPaths: options.probesPaths ?? false,
+      copiesDscp: options.copiesDscp ?? false,
       openPlain,
     },
     emit,
@@ -116,19 +120,17 @@ function main(init: WorkerInit): void {
     underlay.close();
     plain?.close();
   };
-  emit({ op: "awake", wakeFd: waiter.wakeFd });
-  emit({
-    op: "ready",
-    tun: tun.name,
-    port: underlay.port,
-    offload: {
-      ...tun.facts,
-      ...underlay.facts,
-      aead: describeAead(chosen),
-      memberAeads: member.aeads,
-      memberAead: member.text,
-    },
+  /** Of the socket that packets go through. */
+  const offloadFacts = (): OffloadFacts => ({
+    ...tun.facts,
+    ...underlay.facts,
+    ...(datapath.node.plain.isOn && plain && { udpSegment: plain.facts.udpSegment, udpGro: plain.facts.udpGro }),
+    aead: describeAead(chosen),
+    memberAeads: member.aeads,
+    memberAead: member.text,
   });
+  emit({ op: "awake", wakeFd: waiter.wakeFd });
+  emit({ op: "ready", tun: tun.name, port: underlay.port, offload: offloadFacts() });
 
   const drainCommands = (now: number): boolean => {
     for (;;) {
@@ -145,9 +147,10 @@ function main(init: WorkerInit): void {
   };
   // Once, before the first packet: what opening and measuring left behind, 1.6 MB, would stay for the life of a quiet member.
   (globalThis as unknown as { readonly Bun?: { gc(isSync: boolean): void } }).Bun?.gc(true);
+  const onOffloadChange = () => emit({ op: "offload", offload: offloadFacts() });
   let ended: string | undefined;
   try {
-    ended = runLoop({ datapath, waiter, counters, nowMs, unixMs: Date.now, drainCommands });
+    ended = runLoop({ datapath, waiter, counters, nowMs, unixMs: Date.now, drainCommands, onOffloadChange });
   } finally {
     close(); // descriptors are the process's, not the thread's
   }

@@ -37,7 +37,13 @@ export interface StatusDocument {
     readonly policies: number;
     readonly refused: readonly { readonly key: string; readonly reason: string }[];
   };
-  readonly peers: { readonly total: number; readonly withSession: number };
+  readonly peers: {
+    readonly total: number;
+    readonly withSession: number;
+    /** how many are behind a way that is narrower than this node's underlay MTU, and the narrowest of those */
+    readonly withNarrowPath: number;
+    readonly leastPathMtuBytes: number | null;
+  };
   readonly policy: {
     /** new inbound connections are judged by policy; false: all are refused */
     readonly isReady: boolean;
@@ -130,6 +136,8 @@ export interface PeerDocument extends MemberDocument {
   readonly txBytes: number;
   /** what the session seals with; null: there is none */
   readonly aead: string | null;
+  /** largest packet of the underlay that gets there, up to this node's underlay MTU; null: not known */
+  readonly pathMtuBytes: number | null;
   readonly keepaliveSeconds: number;
   readonly hasPresharedKey: boolean;
   /** prefixes that are routed to it */

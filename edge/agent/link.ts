@@ -7,6 +7,7 @@
 import { MessageChannel, type MessagePort, Worker } from "node:worker_threads";
 import type { DatapathCommand, DatapathEvent, DatapathSnapshot, FlowRecord } from "../../src/datapath/control.ts";
 import { DatapathCounters } from "../../src/datapath/counters.ts";
+import type { OffloadSwitches } from "../../src/ports.ts";
 import { type RedirectedFlow, RedirectView } from "../../src/datapath/redirect_view.ts";
 import type { IpAddress } from "../../src/ip/address.ts";
 import type { Verdict } from "../../src/verdict.ts";
@@ -31,8 +32,12 @@ export interface DatapathOptions {
   readonly memberAead: MemberAeadSetting;
   /** debugging: append tshark's WireGuard key log here. Reveals traffic to whoever reads the file. */
   readonly keyLogFile?: string;
-  /** false: no TSO, no UDP segmentation, no GRO */
-  readonly offload: boolean;
+  /** what is wanted, where the kernel has it */
+  readonly offload: OffloadSwitches;
+  /** look for what each peer's way takes; off when absent */
+  readonly probesPaths?: boolean;
+  /** outer packets get the DSCP of what is inside; off when absent */
+  readonly copiesDscp?: boolean;
   /** SO_MARK for outer packets, so that policy routing can keep them out of the tunnel */
   readonly underlayMark?: number;
 }
@@ -75,7 +80,7 @@ export interface DatapathLink {
   /** One echo request; `undefined` when no answer came in time. A verdict when our own datapath dropped the request. */
   ping(to: IpAddress, sequence: number, timeoutMs: number): Promise<PingResult | undefined>;
   readonly counters: DatapathCounters;
-  /** Log lines and fatal events. Set before the first await. */
+  /** Log lines, changes of offloads, and fatal events. Set before the first await. */
   onEvent: (event: DatapathEvent) => void;
   /** Ends the Worker: the TUN device and the sockets are gone when it resolves. */
   stop(): Promise<void>;

@@ -4,6 +4,7 @@
  */
 import { makeBootClock } from "../../ffi/clock.ts";
 import { releaseStartPages } from "../../ffi/start_pages.ts";
+import { UNDERLAY_OVERHEAD_BYTES } from "../../src/datapath/path_mtu.ts";
 import type { MeshStateOptions } from "../../src/mesh/state.ts";
 import type { Config } from "../config.ts";
 import { asEdgeError } from "../errors.ts";
@@ -31,6 +32,8 @@ export interface MemberOptions {
     | "aead"
     | "memberAead"
     | "offload"
+    | "pathMtuDiscovery"
+    | "copyDscp"
     | "keyLogFile"
     | "underlayMark"
     | "socket"
@@ -62,9 +65,6 @@ export interface RunningMember {
   stop(): Promise<void>;
 }
 
-/** Outer Ethernet, IP, UDP and Geneve (50), and WireGuard with its padding (95): Cilium's numbers since 1.20. */
-const TUNNEL_OVERHEAD_BYTES = 50 + 95;
-
 const RESOLV_CONF = "/etc/resolv.conf";
 
 /** By then the first sync is through, and the code for it is not needed again soon. */
@@ -86,12 +86,14 @@ export async function startMember(options: MemberOptions): Promise<RunningMember
     policyConfirmMs: config.policyConfirmTimeoutMs,
     datapath: {
       tun: config.tun,
-      mtu: config.underlayMtuBytes - TUNNEL_OVERHEAD_BYTES,
+      mtu: config.underlayMtuBytes - UNDERLAY_OVERHEAD_BYTES,
       wireguardPort: config.wireguardPort,
       privateKey: options.wireguardKey,
       aead: config.aead,
       memberAead: config.keyLogFile === undefined ? config.memberAead : "off",
       offload: config.offload,
+      probesPaths: config.pathMtuDiscovery,
+      copiesDscp: config.copyDscp,
       ...(config.keyLogFile === undefined ? {} : { keyLogFile: config.keyLogFile }),
       ...(config.underlayMark === undefined ? {} : { underlayMark: config.underlayMark }),
     },

@@ -2,6 +2,7 @@
 import { toBase64 } from "../../src/bytes/text.ts";
 import type { DatapathSnapshot, DropRecord, PeerSnapshot } from "../../src/datapath/control.ts";
 import { type Direction, EGRESS, INGRESS } from "../../src/datapath/counters.ts";
+import { UNDERLAY_OVERHEAD_BYTES } from "../../src/datapath/path_mtu.ts";
 import { formatAddress, parseAddress } from "../../src/ip/address.ts";
 import { formatUnderlayAddr } from "../../src/ip/underlay_addr.ts";
 import type { MemberRecord } from "../../src/mesh/entries.ts";
@@ -69,7 +70,7 @@ export async function statusOf(agent: Agent): Promise<StatusDocument> {
       policies: mesh.policies.size,
       refused: [...mesh.refused].map(([key, reason]) => ({ key, reason })),
     },
-    peers: { total: peersOfMesh(agent).length, withSession: snapshot.peers.filter((peer) => peer.hasSession).length },
+    peers: peerCountsOf(agent, snapshot.peers),
     policy: {
       isReady: doors.policies.revision > 0,
       revision: doors.policies.revision,
@@ -232,9 +233,21 @@ function peerOf(agent: Agent, record: MemberRecord, live: PeerSnapshot | undefin
     rxBytes: live?.rxBytes ?? 0,
     txBytes: live?.txBytes ?? 0,
     aead: live?.aead ?? null,
+    pathMtuBytes: live?.pathMtuBytes || null,
     keepaliveSeconds: options.keepaliveSeconds,
     hasPresharedKey: options.presharedKey !== undefined,
     prefixes: agent.mesh.prefixesOf(record),
+  };
+}
+
+function peerCountsOf(agent: Agent, peers: readonly PeerSnapshot[]): StatusDocument["peers"] {
+  const full = agent.options.datapath.mtu + UNDERLAY_OVERHEAD_BYTES;
+  const narrow = peers.map((peer) => peer.pathMtuBytes).filter((bytes) => bytes > 0 && bytes < full);
+  return {
+    total: peersOfMesh(agent).length,
+    withSession: peers.filter((peer) => peer.hasSession).length,
+    withNarrowPath: narrow.length,
+    leastPathMtuBytes: narrow.length === 0 ? null : Math.min(...narrow),
   };
 }
 

@@ -11,7 +11,9 @@ export async function peers(context: CommandContext): Promise<number> {
   if (await printDocument(context.terminal, config.output, document)) return EXIT_OK;
   const isWide = config.output === "wide";
   const headings = ["NAME", "ADDRESSES", "STATE", "UNDERLAY", "HANDSHAKE", "RECEIVED", "SENT"];
-  if (isWide) headings.push("MODE", "NETWORK", "CLUSTER", "IDENTITY", "LABELS", "PREFIXES", "KEY", "CIPHER");
+  if (isWide) {
+    headings.push("MODE", "NETWORK", "CLUSTER", "IDENTITY", "LABELS", "PREFIXES", "KEY", "CIPHER", "PATH MTU");
+  }
   const rows = document.peers.map((peer) => {
     const row = [
       `${peer.name}${peer.isHub ? " (hub)" : ""}`,
@@ -33,7 +35,7 @@ export async function peers(context: CommandContext): Promise<number> {
         peer.prefixes.join(","),
         peer.publicKey,
       );
-      row.push(peer.aead ?? "-");
+      row.push(peer.aead ?? "-", peer.pathMtuBytes === null ? "-" : String(peer.pathMtuBytes));
     }
     return row.map(clean);
   });

@@ -81,6 +81,13 @@ function statusText(document: StatusDocument, terminal: Terminal, isWide: boolea
     "Device",
     `${device.tun} ${device.isUp ? "up" : "down"}, MTU ${device.mtuBytes}, WireGuard on UDP ${device.wireguardPort}`,
   );
+  const { withNarrowPath, leastPathMtuBytes } = document.peers;
+  if (withNarrowPath > 0) {
+    row(
+      "Paths",
+      `to ${withNarrowPath} of the peers narrower than the underlay MTU, ${leastPathMtuBytes} octets at least`,
+    );
+  }
   if (document.routing !== null) row("Routing", routingText(document.routing));
   if (hub.state !== "none") {
     const age = ageText(Date.now() - Date.parse(hub.since));

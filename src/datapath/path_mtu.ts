@@ -9,7 +9,10 @@ import type { Peer } from "../tunnel/peer.ts";
 import { IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, UDP_HEADER_BYTES } from "../wire/numbers.ts";
 import { TRANSPORT_HEADER_BYTES } from "../wire/wg_message.ts";
 
-/** Underlay MTU less the MTU inside: outer Ethernet, IP, UDP and Geneve (50), WireGuard with its padding (95). */
+/**
+ * Underlay MTU less the MTU inside: outer Ethernet, IP, UDP and Geneve (50), and WireGuard with its padding (95): Cilium's numbers
+ * since 1.20.
+ */
 export const UNDERLAY_OVERHEAD_BYTES = 145;
 /** IPv6 goes no lower (RFC 8200 §5): packets inside up to this are always taken, in fragments of the underlay where need be. */
 export const IPV6_MIN_MTU_BYTES = 1280;
