@@ -106,6 +106,7 @@ const HEADERS = [
   "sys/un.h",
   "netinet/in.h",
   "net/if.h",
+  "linux/fib_rules.h",
   "linux/if_tun.h",
   "linux/netlink.h",
   "linux/rtnetlink.h",
