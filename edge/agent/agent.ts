@@ -12,8 +12,11 @@
  */
 import type { OffloadFacts } from "../../src/datapath/control.ts";
 import type { EntryValue, StateFrame } from "../../src/mesh/entries.ts";
+import { parseAddress } from "../../src/ip/address.ts";
 import { type MeshChange, MeshState, type MeshStateOptions, type Position } from "../../src/mesh/state.ts";
 import type { AeadName, Log } from "../../src/ports.ts";
+import { EGRESS, PROTOCOL_TCP } from "../../src/policy/model.ts";
+import { FORWARD } from "../../src/verdict.ts";
 import { EdgeError, messageOf } from "../errors.ts";
 import type { TrustedClock } from "../sync/clock.ts";
 import type { DryRunResult } from "../sync/dry_run.ts";
@@ -110,6 +113,8 @@ export class Agent {
   readonly #trial: TrialKeeper;
   #facts: DatapathFacts | undefined;
   #hub: HubStanding;
+  /** the hub's end of the newest connection to it */
+  #hubEnd: SourceStatus["remote"];
   #syncedUnixMs: number | undefined;
   #isNetworkDone = false;
   #isReadyTold = false;
@@ -136,6 +141,7 @@ export class Agent {
         this.link?.send(doors.policies.override(change));
         this.#reviewL7();
       },
+      mayBeCut: () => this.#mayPoliciesCutHub(),
       probe: () => doors.source.probe?.(),
       nowMs: doors.nowMs,
       log: doors.log,
@@ -290,6 +296,14 @@ export class Agent {
     return runsThroughMesh(this.#hub.localAddress, this.mesh.self?.addresses ?? []);
   }
 
+  /** Whether the policies in force keep the connection to the hub from passing as it is; so too while its other end is not known. */
+  #mayPoliciesCutHub(): boolean {
+    const { policies } = this.doors;
+    const address = this.#hubEnd && parseAddress(this.#hubEnd.address);
+    if (address === undefined) return true;
+    return policies.judge(EGRESS, policies.identityOf(address), PROTOCOL_TCP, this.#hubEnd!.port) !== FORWARD;
+  }
+
   /** Brings a change of the mesh state to the datapath and the machine. */
   #publish(change: MeshChange): void {
     const commands = this.doors.policies.apply(change, this.mesh);
@@ -392,6 +406,7 @@ export class Agent {
     if (before === "synced") this.#syncedUnixMs = this.doors.unixMs();
     const sinceUnixMs = before === status.state ? this.#hub.sinceUnixMs : this.doors.unixMs();
     this.#hub = { ...status, sinceUnixMs };
+    this.#hubEnd = status.remote ?? this.#hubEnd;
     if (before !== "synced" && status.state === "synced") {
       this.#scheduleSave();
       this.doors.onSynced?.();

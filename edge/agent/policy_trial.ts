@@ -2,13 +2,16 @@
  * Commit-confirm of policies: a change that cuts a member off from the hub that it came from is taken back by itself. Matters where
  * the connection to the hub runs through the mesh, and so through the policies.
  *
- *     confirmed --applied--> trial --heard--> confirmed
+ *     confirmed --applied--> trial --heard, or it cannot be the policies' fault that not--> confirmed
  *                              | not heard in time
  *                              v
  *                          rolledBack --heard, and for a while--> trial, once more (the hub may simply have been down)
  *                              | not heard in time, the second time
  *                              v
  *                            held: until the policies change
+ *
+ * Silence alone takes nothing back: who can keep the hub from being heard, on the way or by flooding, could otherwise choose that an
+ * old policy stays. The policies themselves must be what keeps this member from its hub.
  *
  * A pure state machine: time comes in as an argument, monotonic. It holds what stood before the changes that are not confirmed, so
  * that the last confirmed set can be put into force; the mesh state itself is left as the hub sent it. Wired by `agent.ts`.
@@ -26,9 +29,9 @@ export type EntriesBefore = ReadonlyMap<string, PolicyDocument | ServiceEntry | 
 
 /**
  * What must be done: `rollback`: put the values of `before` into force; `retry`: put those of the mesh state into force for the
- * keys of `before`. Both as `changeTo` says it.
+ * keys of `before`. Both as `changeTo` says it. `confirm`: nothing, but the change is confirmed.
  */
-export type TrialAction = "rollback" | "retry";
+export type TrialAction = "rollback" | "retry" | "confirm";
 
 type Phase = "confirmed" | "trial" | "rolledBack" | "held";
 
@@ -123,9 +126,17 @@ export class PolicyTrial {
     this.#heardAtMs = undefined;
   }
 
-  /** Call it about once a second. @returns what must be done now */
-  tick(nowMs: number): TrialAction | undefined {
+  /**
+   * Call it about once a second.
+   * @param mayBeCut whether the policies in force may be why the hub is not heard; asked when it was not
+   * @returns what must be done now
+   */
+  tick(nowMs: number, mayBeCut: () => boolean = () => true): TrialAction | undefined {
     if (this.#phase === "trial" && nowMs - this.#sinceMs >= this.#timeoutMs) {
+      if (!mayBeCut()) {
+        this.#confirm();
+        return "confirm";
+      }
       this.#begin(this.#isSecondTry ? "held" : "rolledBack", nowMs);
       return "rollback";
     }

@@ -11,6 +11,8 @@ export interface TrialKeeperDoors {
   readonly store: { loadTrial(): SavedTrial | undefined; saveTrial(trial: SavedTrial | undefined): void };
   /** Puts other values into force than those of the mesh state, or those again. */
   readonly override: (change: PolicyChange) => void;
+  /** Whether the policies in force may be why the hub is not heard. */
+  readonly mayBeCut: () => boolean;
   /** Asks the hub for a word. */
   readonly probe: () => void;
   readonly nowMs: () => number;
@@ -65,8 +67,11 @@ export class TrialKeeper {
   /** Once a second. */
   tick(): void {
     const trial = this.#trial;
-    const action = trial.tick(this.#doors.nowMs());
-    if (action !== undefined) {
+    const action = trial.tick(this.#doors.nowMs(), this.#doors.mayBeCut);
+    if (action === "confirm") {
+      this.#save();
+      this.#doors.log.warn("policies-confirmed", { reason: "the hub is not heard, but they let its connection pass" });
+    } else if (action !== undefined) {
       const policies = [...trial.before.keys()].join(",");
       if (action === "rollback") this.#doors.log.error("policy-rolled-back", { policies });
       else this.#doors.log.warn("policy-retried", { policies });

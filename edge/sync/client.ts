@@ -179,7 +179,7 @@ export class HubClient implements StateSource {
   }
 
   async #stay(socket: TLSSocket, head: Uint8Array, hub: string): Promise<Ending> {
-    const localAddress = localAddressOf(socket);
+    const ends = endsOf(socket);
     const stream = new Stream(socket, {
       device: this.#device,
       caPin: this.#caPin,
@@ -188,14 +188,14 @@ export class HubClient implements StateSource {
       aeads: () => this.#aeads,
       synced: () => {
         this.#options.log.info("hub-synced", { hub });
-        this.#tell({ state: "synced", hub, ...(localAddress !== "" && { localAddress }) });
+        this.#tell({ state: "synced", hub, ...ends });
       },
       time: (unixMs) => {
         if (this.#status.state === "synced") this.#tell({ ...this.#status, hubUnixMs: unixMs });
       },
     });
     this.#stream = stream;
-    if (localAddress !== "") this.#tell({ state: "connecting", hub, localAddress });
+    if (ends.localAddress !== undefined) this.#tell({ state: "connecting", hub, ...ends });
     if (this.#stopping.signal.aborted) stream.close("stopped");
     try {
       return await stream.run(head);
@@ -214,7 +214,22 @@ export class HubClient implements StateSource {
 
 /** This end's address, as text; empty while the runtime does not tell. */
 function localAddressOf(socket: TLSSocket): string {
-  return (socket.localAddress ?? "").replace(/^::ffff:(?=[0-9.]+$)/, "");
+  return unmapped(socket.localAddress);
+}
+
+/** Both ends, as far as the runtime tells. */
+function endsOf(socket: TLSSocket): Pick<SourceStatus, "localAddress" | "remote"> {
+  const localAddress = localAddressOf(socket);
+  const address = unmapped(socket.remoteAddress);
+  const port = socket.remotePort;
+  return {
+    ...(localAddress !== "" && { localAddress }),
+    ...(address !== "" && port !== undefined && { remote: { address, port } }),
+  };
+}
+
+function unmapped(address: string | undefined): string {
+  return (address ?? "").replace(/^::ffff:(?=[0-9.]+$)/, "");
 }
 
 interface StreamContext {

@@ -21,6 +21,8 @@ export type SourceStatus = {
   hubUnixMs?: number;
   /** address of this end of the connection, while there is one; before its first frame, too */
   localAddress?: string;
+  /** the hub's end of that connection */
+  remote?: { readonly address: string; readonly port: number };
 };
 
 /** What an agent offers to its source. All calls come from the control thread, one after the other. */

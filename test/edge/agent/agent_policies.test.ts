@@ -5,6 +5,7 @@ import type { EntryValue } from "../../../src/mesh/entries.ts";
 import { PolicyTable } from "../../../src/policy/table.ts";
 import { DROP_POLICY_DENIED, FORWARD, REDIRECT } from "../../../src/verdict.ts";
 import { entriesOf } from "../../src/mesh/fixtures.ts";
+import type { SourceStatus } from "../../../edge/sync/source.ts";
 import { type FakeAgent, makeAgent } from "./fakes.ts";
 
 const PEER = 65536 + 256 + 3;
@@ -34,7 +35,7 @@ function policy(name: string, egressRules: unknown): readonly [string, EntryValu
 
 const CLOSED = policy("closed", [{}]);
 
-async function synced(options: { localAddress?: string } = {}): Promise<FakeAgent> {
+async function synced(options: Pick<SourceStatus, "localAddress" | "remote"> = {}): Promise<FakeAgent> {
   const fake = makeAgent();
   await fake.agent.start();
   fake.source.sink!.apply({ t: "snapshot", epoch: "e", revision: 1, entries: entriesOf(1, 2, 3) });
@@ -77,6 +78,23 @@ describe("a policy that cuts the member off from its hub", () => {
     fake.source.sink!.status({ state: "offline", detail: "gone" });
     fake.time.pass(120_000);
     expect(egress(fake, 7443)).toBe(DROP_POLICY_DENIED);
+  });
+
+  it("stays when it lets the connection to the hub pass: whoever silences the hub must not choose the policy", async () => {
+    const ends = { localAddress: "10.9.0.2", remote: { address: "10.9.0.3", port: 7443 } };
+    const fake = await synced(ends);
+    put(fake, policy("hub", [{ toPorts: [{ ports: [{ port: "7443" }] }] }]));
+    fake.source.sink!.status({ state: "offline", detail: "gone" });
+    for (let i = 0; i < 5; i++) {
+      fake.time.pass(40_000);
+      expect([egress(fake, 7443), egress(fake, 80)]).toEqual([FORWARD, DROP_POLICY_DENIED]);
+    }
+    expect(codes(fake)).not.toContain("policy-rolled-back");
+    fake.source.sink!.status({ state: "synced", hub: "hub:7443", ...ends });
+    put(fake, policy("hub", [{}]));
+    fake.time.pass(31_000);
+    expect([egress(fake, 7443), egress(fake, 80)]).toEqual([FORWARD, DROP_POLICY_DENIED]);
+    expect(codes(fake)).toContain("policy-rolled-back");
   });
 
   it("is tried once more when the hub is heard again, and gets in force with a change that lifts the trouble", async () => {
