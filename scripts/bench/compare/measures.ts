@@ -10,6 +10,8 @@ import { median, quantile } from "./samples.ts";
 
 const MEGABYTE = 1 << 20;
 const SAMPLE_MS = 200;
+/** of a second, in /proc/stat */
+const TICKS = 100;
 const REST_MS = 400;
 /** of all cores */
 const REST_SHARE = 0.1;
@@ -31,12 +33,13 @@ export async function tcp(
   seconds: number,
 ): Promise<Numbers> {
   const args = ["-P", String(streams), "-O", String(WARM_SECONDS), ...(direction === "down" ? ["-R"] : [])];
-  const { result, cpuSeconds } = await iperf(lab, pair, args, seconds);
+  const { result, cpuSeconds, foreign } = await iperf(lab, pair, args, seconds);
   // CPU time counts the warming second too, and so do these octets
   const octets = sumOf(result.intervals.map(({ sum }: { sum: { bytes: number } }) => sum.bytes));
   const name = `tcp${streams}.${direction}`;
   return {
     [`${name}.gbps`]: result.end.sum_received.bits_per_second / 1e9,
+    [`${name}.foreign`]: foreign,
     [`${name}.retransmits`]: result.end.sum_sent.retransmits ?? 0,
     ...(pair.programs.length === 0 ? {} : { [`${name}.cpu`]: cpuSeconds / (octets / 1e9) }),
   };
@@ -48,7 +51,7 @@ export async function tcp(
  */
 export async function udp(lab: Lab, pair: Pair, octets: number, seconds: number): Promise<Numbers> {
   const before = await deliveredOf(lab, pair, octets);
-  const { result, cpuSeconds } = await iperf(lab, pair, ["-u", "-b", "0", "-l", String(octets)], seconds);
+  const { result, cpuSeconds, foreign } = await iperf(lab, pair, ["-u", "-b", "0", "-l", String(octets)], seconds);
   const after = await deliveredOf(lab, pair, octets);
   const { sum_received: got, sum_sent: sent } = result.end;
   // the count of packets in the answer is the sender's when all are lost
@@ -56,6 +59,7 @@ export async function udp(lab: Lab, pair: Pair, octets: number, seconds: number)
   const name = `udp${octets}`;
   return {
     [`${name}.kpps`]: received / got.seconds / 1e3,
+    [`${name}.foreign`]: foreign,
     [`${name}.sentKpps`]: sent.packets / sent.seconds / 1e3,
     ...(before === undefined || after === undefined ? {} : {
       [`${name}.delivered`]: (after - before) / got.seconds / 1e3,
@@ -139,14 +143,17 @@ export class MemoryWatch {
   }
 }
 
-/** One client on a against one server on b. A flood can drown iperf3's own connection: it is tried twice. */
+/**
+ * One client on a against one server on b. A flood can drown iperf3's own connection: it is tried twice.
+ * @returns what iperf3 says, CPU time of the pair, and the part of all cores' time that neither the pair nor iperf3 used
+ */
 async function iperf(
   lab: Lab,
   pair: Pair,
   args: readonly string[],
   seconds: number,
   // deno-lint-ignore no-explicit-any
-): Promise<{ readonly result: any; readonly cpuSeconds: number }> {
+): Promise<{ readonly result: any; readonly cpuSeconds: number; readonly foreign: number }> {
   for (let isLast = false;; isLast = true) {
     const server = lab.start("b", "iperf3-server", ["iperf3", "-s", "-1", "-p", String(PORT)]);
     await until(
@@ -154,16 +161,22 @@ async function iperf(
       async () => (await lab.run("b", ["ss", "-Hltn", `sport = :${PORT}`])).stdout !== "",
       5_000,
     );
-    const before = cpuOf(pair);
+    const [before, machineBefore] = [cpuOf(pair), busyOf()];
     const argv = ["iperf3", "-c", pair.target, "-p", String(PORT), "-t", String(seconds), "-J", ...args];
     const done = await lab.run("a", argv, { timeoutMs: (seconds + 15) * 1_000 });
     const dead = pair.programs.find(({ exitCode }) => exitCode !== undefined);
     if (dead) throw new Error(`${dead.name} ended with ${dead.exitCode} under load`);
-    const cpuSeconds = cpuOf(pair) - before;
+    const [cpuSeconds, machineAfter] = [cpuOf(pair) - before, busyOf()];
     await server.stop();
     const text = done.stdout.slice(done.stdout.indexOf("{"));
     const result = text === "" ? { error: `ended with ${done.code}` } : JSON.parse(text);
-    if (!result.error) return { result, cpuSeconds };
+    if (!result.error) {
+      const { host_total: client, remote_total: remote } = result.end.cpu_utilization_percent;
+      const iperfSeconds = ((client + remote) / 100) * (seconds + (args.includes("-O") ? WARM_SECONDS : 0));
+      const busySeconds = (machineAfter.busy - machineBefore.busy) / TICKS;
+      const allSeconds = (machineAfter.total - machineBefore.total) / TICKS;
+      return { result, cpuSeconds, foreign: Math.max(0, (busySeconds - cpuSeconds - iperfSeconds) / allSeconds) };
+    }
     if (isLast) throw new Error(`iperf3 ${args.join(" ")}: ${result.error}`);
   }
 }

@@ -28,7 +28,7 @@ export function tableOf(rows: readonly Row[], metrics: readonly Metric[]): strin
 }
 
 /** The goals, one a line. */
-export function goalsOf(judged: readonly Judged[]): string {
+export function goalLines(judged: readonly Judged[]): string {
   const word = (isReached: boolean | undefined): string =>
     isReached === undefined ? "?" : isReached ? "reached" : "NOT reached";
   const cells = judged.map(({ what, wanted, found, isReached }) => [what, wanted, word(isReached), found]);

@@ -4,7 +4,8 @@ import { chartOf } from "../../../scripts/bench/compare/chart.ts";
 import { contenders } from "../../../scripts/bench/compare/contenders.ts";
 import { best, judge, type Judged, type Result } from "../../../scripts/bench/compare/goals.ts";
 import { median, medianOf, metricsOf, quantile, type Round } from "../../../scripts/bench/compare/samples.ts";
-import { goalsOf, type Row, tableOf } from "../../../scripts/bench/compare/table.ts";
+import { goalsOf, reportOf, type Run } from "../../../scripts/bench/compare/report.ts";
+import { goalLines, type Row, tableOf } from "../../../scripts/bench/compare/table.ts";
 
 function row(id: string, kind: Result["kind"], rounds: readonly Round[], isNewest = true): Row {
   return { id, title: id.toUpperCase(), kind, isNewest, rounds };
@@ -78,7 +79,7 @@ describe("goals", () => {
   it("say what was not measured instead of calling it reached or not", () => {
     const judged = judge([row("edgemesh", "edgemesh", [tcp1(5)])]);
     for (const goal of judged) expect(goal).toMatchObject({ isReached: undefined, found: "not measured" });
-    expect(goalsOf(judged).split("\n")[0]).toMatch(/ {2}\? {2}not measured$/);
+    expect(goalLines(judged).split("\n")[0]).toMatch(/ {2}\? {2}not measured$/);
   });
 
   it("find nobody best where nobody was measured", () => {
@@ -128,6 +129,45 @@ describe("the chart", () => {
   function bar(title: string, value: number, isOurs: boolean) {
     return { title, value, isOurs };
   }
+});
+
+describe("the report", () => {
+  const run: Run = {
+    date: "2026-11-25T00:00:00.000Z",
+    machine: { cpu: "a CPU", cores: 2, memoryMegabytes: 1024, kernel: "6.1", loadBefore: 0 },
+    edgemesh: { version: "edgemesh 0.1.0", form: "binary" },
+    tools: {},
+    settings: { rounds: 1, seconds: 4, measures: ["tcp1"], udpSizes: [64] },
+    contenders: [{ ...row("edgemesh", "edgemesh", [tcp1(5)]), version: "0.1.0", mtuBytes: 1355 }],
+    left: [{ id: "nebula", why: "not installed" }],
+    faults: ["edgemesh, round 1, UDP 64: iperf3: broken pipe"],
+  };
+
+  it("names the machine, who was left out and what failed", () => {
+    const text = reportOf(run);
+    expect(text).toContain(
+      "a CPU, 2 cores, Linux 6.1, 2026-11-25; medians of 1 round, 4 s each; both ends on this machine",
+    );
+    expect(text).toContain("left out: nebula: not installed");
+    expect(text).toContain("fault: edgemesh, round 1, UDP 64: iperf3: broken pipe");
+  });
+
+  it("calls memory flat by what it does after its first fifth", () => {
+    const samples = (grown: number) =>
+      Array.from({ length: 50 }, (_, i) => ({
+        second: i,
+        anonymous: i < 5 ? 90 : 30 + (i < 40 ? 0 : grown),
+        resident: 60,
+      }));
+    const flat = (grown: number) =>
+      found(
+        goalsOf({ ...run, flat: { minutes: 10, gbps: 3, samples: samples(grown) } }),
+        "memory flat over 10 minutes",
+      );
+    expect(flat(0)).toMatchObject({ isReached: true });
+    expect(flat(2.5)).toMatchObject({ isReached: false });
+    expect(flat(2.5).found).toMatch(/^2.5 MB more; at most 90.0 MB anonymous/);
+  });
 });
 
 describe("contenders", () => {
