@@ -21,6 +21,7 @@ import type { AllowedIps } from "./allowed_ips.ts";
 import { MAX_HANDSHAKE_RETRIES, SPARE_ADDRESSES } from "./constants.ts";
 import { Core } from "./core.ts";
 import { receiveControl } from "./handshaking.ts";
+import { LostSessions } from "./lost_sessions.ts";
 import type { Outbox, OutgoingMessage } from "./outbox.ts";
 import { NEVER, type Peer } from "./peer.ts";
 import type { PeerQueue } from "./peer_queue.ts";
@@ -68,6 +69,7 @@ export class WireGuard {
   readonly #core: Core;
   readonly #peers: PeerTable;
   readonly #transport: Transport;
+  readonly #lost: LostSessions;
 
   /** @throws RangeError when the key, the room or the floor is not what it must be */
   constructor(options: WireGuardOptions) {
@@ -91,6 +93,7 @@ export class WireGuard {
     this.#core = core;
     this.#peers = new PeerTable(core, addressesAt, maxPeers);
     this.#transport = new Transport(core);
+    this.#lost = new LostSessions(core, this.#peers, maxPeers);
     this.publicKey = core.local.publicKey;
     this.allowedIps = this.#peers.allowedIps;
     this.outbox = core.outbox;
@@ -200,6 +203,14 @@ export class WireGuard {
     nowMs: number,
   ): Verdict {
     return this.#transport.open(cipher, bytes, at, end, fromAt, nowMs);
+  }
+
+  /**
+   * A message was answered DROP_NO_SESSION: if it came from where a peer without a session is, that peer is asked for a new one.
+   * @param fromAt as for `open`
+   */
+  noteLostSession(fromAt: number, nowMs: number): void {
+    this.#lost.note(fromAt, nowMs);
   }
 
   get openedAt(): number {

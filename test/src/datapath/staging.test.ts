@@ -30,4 +30,19 @@ describe("Staging", () => {
     expect(refused).toBeGreaterThan(0);
     expect(staging.bytes).toBeLessThanOrEqual(MAX_STAGED_BYTES);
   });
+
+  it("lets a peer that took all the room give some up for others, but never its last packet", () => {
+    const staging = new Staging();
+    const big = new Uint8Array(60_000);
+    for (let i = 0; i < MAX_STAGED_PER_PEER; i++) expect(staging.add(1, big, 0, big.length)).toBe(true);
+    const before = staging.countOf(1);
+    for (let i = 0; i < 10; i++) expect(staging.add(2, big, 0, big.length)).toBe(true);
+    expect(staging.countOf(2)).toBe(10);
+    expect(staging.countOf(1)).toBe(before - 10);
+    for (let peer = 3; peer < 60; peer++) staging.add(peer, big, 0, big.length);
+    for (let peer = 1; peer <= 2; peer++) expect(staging.countOf(peer)).toBeGreaterThan(0);
+    expect(staging.bytes).toBeLessThanOrEqual(MAX_STAGED_BYTES);
+    for (let peer = 1; peer < 60; peer++) staging.take(peer);
+    expect(staging.bytes).toBe(0);
+  });
 });
