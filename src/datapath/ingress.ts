@@ -29,6 +29,7 @@ import {
   DROP_FRAGMENT,
   DROP_IDENTITY_MISMATCH,
   DROP_INVALID_IDENTITY,
+  DROP_NO_SESSION,
   DROP_NOT_ALLOWED_IP,
   DROP_NOT_FOR_US,
   DROP_TRUNCATED,
@@ -130,7 +131,10 @@ export class Ingress {
       return verdict;
     }
     const opened = wireguard.open(cipher, arena, at, end, run.fromAt, nowMs); // 1
-    if (opened !== FORWARD) return opened;
+    if (opened !== FORWARD) {
+      if (opened === DROP_NO_SESSION) wireguard.noteLostSession(run.fromAt, nowMs);
+      return opened;
+    }
     if (wireguard.openedEnd === wireguard.openedAt) return FORWARD; // keepalive
     return this.#opened(wireguard.openedAt, wireguard.openedEnd, wireguard.openedPeer!.slot, run.ecn, nowMs);
   }
