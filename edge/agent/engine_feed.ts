@@ -10,6 +10,7 @@ import type { MeshChange, MeshState } from "../../src/mesh/state.ts";
 import type { PolicyEngine } from "../../src/policy/engine.ts";
 import { CIDR_GROUP_KIND, readCidrGroup } from "../../src/policy/read_cidr_group.ts";
 import { readPolicy } from "../../src/policy/read_policy.ts";
+import { closedPolicy } from "./closed_policy.ts";
 import type { PolicyChange } from "./policy_trial.ts";
 
 interface Given {
@@ -90,30 +91,13 @@ export class EngineFeed {
       this.#refused.delete(key);
       return;
     }
-    this.#closeFor(key);
+    this.#engine.putPolicy(key, closedPolicy(key, document));
     this.#refused.set(key, textOf(result.errors));
   }
 
   #removePolicy(key: string): void {
     this.#engine.removePolicy(key);
     this.#refused.delete(key);
-  }
-
-  /**
-   * In place of a policy that we cannot read (a newer hub's, say): one that allows nothing. A gate that nobody understands stays
-   * shut; status names the policy and why.
-   */
-  #closeFor(key: string): void {
-    const [, namespace = ""] = key.split("/");
-    const name = "unreadable";
-    const closed = readPolicy({
-      apiVersion: "cilium.io/v2",
-      kind: namespace === "" ? "CiliumClusterwideNetworkPolicy" : "CiliumNetworkPolicy",
-      metadata: namespace === "" ? { name } : { name, namespace },
-      spec: { endpointSelector: {}, ingress: [{}], egress: [{}] },
-    });
-    if (!("policy" in closed)) throw new Error(`Cannot close for policy "${key}": ${closed.errors[0]?.message}`);
-    this.#engine.putPolicy(key, closed.policy);
   }
 
   #putGroup(name: string, document: PolicyDocument): void {
@@ -124,7 +108,7 @@ export class EngineFeed {
       return;
     }
     // an empty group would open what a policy denies by it
-    this.#closeFor(groupKey(name));
+    this.#engine.putPolicy(groupKey(name), closedPolicy(groupKey(name), document));
     this.#refused.set(groupKey(name), textOf(result.errors));
   }
 

@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import type { DatapathCommand, FlowRecord } from "../../../src/datapath/control.ts";
 import type { EntryValue } from "../../../src/mesh/entries.ts";
 import { PolicyTable } from "../../../src/policy/table.ts";
-import { DROP_POLICY_DENIED, FORWARD, REDIRECT } from "../../../src/verdict.ts";
+import { DROP_POLICY_DENIED, DROP_POLICY_DENY, FORWARD, REDIRECT } from "../../../src/verdict.ts";
 import { entriesOf } from "../../src/mesh/fixtures.ts";
 import type { SourceStatus } from "../../../edge/sync/source.ts";
 import { type FakeAgent, makeAgent } from "./fakes.ts";
@@ -113,6 +113,64 @@ describe("a policy that cuts the member off from its hub", () => {
     expect(egress(fake, 7443)).toBe(FORWARD);
     expect(egress(fake, 80)).toBe(DROP_POLICY_DENIED);
     expect(codes(fake)).not.toContain("policy-rolled-back");
+  });
+});
+
+describe("an object that this member cannot read", () => {
+  const OPEN = policy("open", [{ toEntities: ["all"] }]);
+  const denying = (rules: unknown, more: Record<string, unknown> = {}): readonly [string, EntryValue] => [
+    "policy/CiliumClusterwideNetworkPolicy//deny",
+    {
+      apiVersion: "cilium.io/v2",
+      kind: "CiliumClusterwideNetworkPolicy",
+      metadata: { name: "deny" },
+      spec: { endpointSelector: {}, egressDeny: rules, ...more },
+    },
+  ];
+
+  it("closes what others allow, where it may deny it, and no more where it only allows", async () => {
+    const fake = await synced();
+    put(fake, OPEN, denying([{ toPorts: [{ ports: [{ port: "80" }] }] }]));
+    expect([egress(fake, 80), egress(fake, 81)]).toEqual([DROP_POLICY_DENY, FORWARD]);
+    // a newer hub's: what it denies cannot be told
+    put(fake, denying([{ toPorts: [{ ports: [{ port: "80" }] }] }], { toSomethingNew: true }));
+    expect([egress(fake, 80), egress(fake, 81)]).toEqual([DROP_POLICY_DENY, DROP_POLICY_DENY]);
+    expect(codes(fake)).toContain("policy-refused");
+    put(fake, denying([{ toPorts: [{ ports: [{ port: "81" }] }] }]));
+    expect([egress(fake, 80), egress(fake, 81)]).toEqual([FORWARD, DROP_POLICY_DENY]);
+    put(fake, policy("deny", [{ toSomethingNew: true }]));
+    expect([egress(fake, 80), egress(fake, 81)]).toEqual([FORWARD, FORWARD]);
+    fake.source.sink!.apply({ t: "delta", revision: ++revision, puts: [], deletes: [OPEN[0]] });
+    expect(egress(fake, 80)).toBe(DROP_POLICY_DENIED);
+  });
+
+  it("closes above what an admin policy allows, when it may be one that denies", async () => {
+    const fake = await synced();
+    const admin = (name: string, rule: Record<string, unknown>): readonly [string, EntryValue] => [
+      `policy/ClusterNetworkPolicy//${name}`,
+      {
+        apiVersion: "policy.networking.k8s.io/v1alpha2",
+        kind: "ClusterNetworkPolicy",
+        metadata: { name },
+        spec: { tier: "Admin", priority: 0, subject: { namespaces: {} }, egress: [rule] },
+      },
+    ];
+    put(fake, admin("open", { action: "Accept", to: [{ namespaces: {} }] }));
+    expect(egress(fake, 80)).toBe(FORWARD);
+    put(fake, admin("new", { action: "Deny", to: [{ somethingNew: {} }] }));
+    expect(egress(fake, 80)).toBe(DROP_POLICY_DENY);
+  });
+
+  it("is a group too: an empty one would open what a policy denies by it", async () => {
+    const fake = await synced();
+    const group = (spec: unknown): readonly [string, EntryValue] => [
+      "cidrgroup/bad",
+      { apiVersion: "cilium.io/v2", kind: "CiliumCIDRGroup", metadata: { name: "bad" }, spec } as EntryValue,
+    ];
+    put(fake, OPEN, denying([{ toCIDRSet: [{ cidrGroupRef: "bad" }] }]), group({ externalCIDRs: ["203.0.113.0/24"] }));
+    expect(egress(fake, 80)).toBe(FORWARD);
+    put(fake, group({ externalCIDRs: ["203.0.113.0/24"], somethingNew: 1 }));
+    expect(egress(fake, 80)).toBe(DROP_POLICY_DENY);
   });
 });
 
