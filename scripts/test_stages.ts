@@ -134,11 +134,11 @@ const STAGES: readonly Stage[] = [
     needs: ["qemu-aarch64-static", "mmdebstrap"],
     obstacle: () => namespaceObstacle() ?? imageObstacle("sysroot-arm64-1/lib"),
   }),
-  ...(["member", "wireguard"] as const).map((what) =>
+  ...(["member", "wireguard", "routing"] as const).map((what) =>
     interop(`kernel-${what}`, `kernel_${what}.test.ts`, {
       needs: ["qemu-system-aarch64", "mmdebstrap", "cpio", "zstd", "modprobe"],
       isSlow: true,
-      obstacle: () => namespaceObstacle() ?? imageObstacle("machine-arm64-3/initrd"),
+      obstacle: () => namespaceObstacle() ?? imageObstacle("machine-arm64-4/initrd"),
     })
   ),
   {
