@@ -4,7 +4,7 @@
  *
  * Started by `scripts/test`, which has set up the runtimes and packages. Exit code 0 only when nothing failed.
  */
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, openSync, readFileSync, rmSync } from "node:fs";
 import { delimiter, join } from "node:path";
 
@@ -12,6 +12,8 @@ interface Stage {
   readonly name: string;
   readonly group: "static" | "unit" | "build" | "netns" | "interop" | "demo";
   readonly command: readonly string[];
+  /** run first, with the machine's own network: what the command uses and keeps for the next time */
+  readonly prepare?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
   /** programs that must be there */
   readonly needs?: readonly string[];
@@ -58,6 +60,8 @@ const ON_NODE = ["node", ...VITEST];
 const ON_BUN = [BUN, "--no-env-file", "--bun", ...VITEST];
 const ON_DENO = [DENO, "run", "-A", ...VITEST];
 const INSIDE = "scripts/lab/inside";
+const MACHINE = "test/interop/kernel/machine";
+const PREPARE_LIMIT_MS = 300_000;
 const NETNS_TOOLS = ["ip", "unshare", "nsenter", "ping", "curl"];
 
 const args = process.argv.slice(2);
@@ -132,11 +136,13 @@ const STAGES: readonly Stage[] = [
   interop("tshark", "tshark.test.ts", { needs: ["tshark", "tcpdump", "ethtool"] }),
   interop("arm64", "arm64.test.ts", {
     needs: ["qemu-aarch64-static", "mmdebstrap"],
+    prepare: [MACHINE, "sysroot"],
     obstacle: () => namespaceObstacle() ?? imageObstacle("sysroot-arm64-1/lib"),
   }),
   ...(["member", "wireguard", "routing"] as const).map((what) =>
     interop(`kernel-${what}`, `kernel_${what}.test.ts`, {
       needs: ["qemu-system-aarch64", "mmdebstrap", "cpio", "zstd", "modprobe"],
+      prepare: [MACHINE, "build"],
       isSlow: true,
       obstacle: () => namespaceObstacle() ?? imageObstacle("machine-arm64-4/initrd"),
     })
@@ -220,6 +226,11 @@ async function runStage(stage: Stage): Promise<Outcome> {
   const startedAt = performance.now();
   const isInside = stage.likesNamespaces === true && namespaceObstacle() === undefined;
   const [program, ...rest] = isInside ? [INSIDE, ...stage.command] : stage.command;
+  if (stage.prepare !== undefined) {
+    const [first, ...others] = stage.prepare;
+    // a failure shows where what it should have made is missing
+    spawnSync(first!, others, { cwd: ROOT, stdio: ["ignore", log, log], timeout: PREPARE_LIMIT_MS });
+  }
   const child = spawn(program!, rest, {
     cwd: ROOT,
     detached: true, // a process group of its own, so that all of it can be stopped
