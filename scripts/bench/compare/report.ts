@@ -6,6 +6,8 @@ import { goalLines, type Row, tableOf } from "./table.ts";
 
 /** what memory may grow by, in megabytes, and still be called flat */
 const FLAT_MEGABYTES = 2;
+/** part of the machine; less is the benchmark itself and the kernel */
+const DISTURBING = 0.1;
 
 /** Everything that a run leaves: what `--json` writes, with the goals beside it, and `--from` reads. */
 export interface Run {
@@ -22,6 +24,8 @@ export interface Run {
   readonly settings: {
     readonly rounds: number;
     readonly seconds: number;
+    /** of load before, in each direction, that does not count */
+    readonly warmSeconds: number;
     readonly measures: readonly string[];
     readonly udpSizes: readonly number[];
   };
@@ -65,6 +69,18 @@ export function captionOf({ machine, settings, date }: Run): string {
     `medians of ${rounds} round${rounds === 1 ? "" : "s"}, ${seconds} s each; both ends on this machine`;
 }
 
+/** What others on this machine did meanwhile, when it was enough to matter. */
+function disturbanceOf(rows: readonly Row[]): readonly string[] {
+  const parts = rows.flatMap(({ rounds }) =>
+    rounds.flatMap((round) => Object.entries(round).filter(([key]) => key.endsWith(".foreign")).map(([, part]) => part))
+  );
+  const middle = median(parts);
+  if (middle === undefined || middle <= DISTURBING) return [];
+  return [
+    `DISTURBED: others used ${(100 * middle).toFixed(0)} % of the machine (median over all loads): measure again`,
+  ];
+}
+
 /** The whole text. */
 export function reportOf(run: Run): string {
   const { contenders: rows } = run;
@@ -78,6 +94,7 @@ export function reportOf(run: Run): string {
     "",
     ...rows.map(({ title, version, mtuBytes }) => `${title.padEnd(24)} MTU ${mtuBytes}  ${version}`.trimEnd()),
     ...run.left.map(({ id, why }) => `left out: ${id}: ${why}`),
+    ...disturbanceOf(rows),
     ...run.faults.map((fault) => `fault: ${fault}`),
     "",
     goalLines(goalsOf(run)),

@@ -137,7 +137,7 @@ describe("the report", () => {
     machine: { cpu: "a CPU", cores: 2, memoryMegabytes: 1024, kernel: "6.1", loadBefore: 0 },
     edgemesh: { version: "edgemesh 0.1.0", form: "binary" },
     tools: {},
-    settings: { rounds: 1, seconds: 4, measures: ["tcp1"], udpSizes: [64] },
+    settings: { rounds: 1, seconds: 4, warmSeconds: 4, measures: ["tcp1"], udpSizes: [64] },
     contenders: [{ ...row("edgemesh", "edgemesh", [tcp1(5)]), version: "0.1.0", mtuBytes: 1355 }],
     left: [{ id: "nebula", why: "not installed" }],
     faults: ["edgemesh, round 1, UDP 64: iperf3: broken pipe"],
@@ -150,6 +150,14 @@ describe("the report", () => {
     );
     expect(text).toContain("left out: nebula: not installed");
     expect(text).toContain("fault: edgemesh, round 1, UDP 64: iperf3: broken pipe");
+  });
+
+  it("says when others were at work", () => {
+    const [contender] = run.contenders;
+    const at = (part: number) =>
+      reportOf({ ...run, contenders: [{ ...contender!, rounds: [{ ...tcp1(5), "tcp1.up.foreign": part }] }] });
+    expect(at(0.4)).toContain("DISTURBED: others used 40 % of the machine");
+    expect(at(0.05)).not.toContain("DISTURBED");
   });
 
   it("calls memory flat by what it does after its first fifth", () => {
