@@ -4,6 +4,8 @@
  */
 import { formatAddress, formatPrefix, maskedPrefix, parseAddress, parsePrefix } from "../src/ip/address.ts";
 import { isNetworkName } from "../src/mesh/routing.ts";
+import { OFFLOAD_WORDS, parseOffloads } from "../src/offload/switches.ts";
+import type { OffloadSwitches } from "../src/ports.ts";
 
 function refuse(must: string): never {
   throw new RangeError(`must ${must}`);
@@ -129,6 +131,12 @@ export function cidrMatchModes(text: string): readonly ("nodes" | "pods")[] {
   const words = text.split(",").map((word) => word.trim()).filter((word) => word !== "");
   if (!words.every((word) => word === "nodes" || word === "pods")) return refuse("be none, nodes, pods or nodes,pods");
   return (["nodes", "pods"] as const).filter((mode) => words.includes(mode));
+}
+
+/** Which offloads are wanted: `auto`, `none`, a list of words, or of words with "no-" before each. */
+export function offloads(text: string): OffloadSwitches {
+  const words = OFFLOAD_WORDS.join(", ");
+  return parseOffloads(text) ?? refuse(`be auto, none, or a list of ${words}, or of those with no- before each`);
 }
 
 const UNIT_MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };

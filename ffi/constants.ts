@@ -37,6 +37,7 @@ export const MSG_NOSIGNAL = 0x4000;
 // netinet/in.h
 export const IPPROTO_IP = 0;
 export const IP_TOS = 1;
+export const IP_PKTINFO = 8;
 export const IP_MTU_DISCOVER = 10;
 export const IP_RECVERR = 11;
 export const IP_RECVTOS = 13;
@@ -48,6 +49,8 @@ export const IPV6_MTU_DISCOVER = 23;
 export const IPV6_MTU = 24;
 export const IPV6_RECVERR = 25;
 export const IPV6_V6ONLY = 26;
+export const IPV6_RECVPKTINFO = 49;
+export const IPV6_PKTINFO = 50;
 export const IPV6_RECVTCLASS = 66;
 export const IPV6_TCLASS = 67;
 

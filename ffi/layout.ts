@@ -24,6 +24,12 @@ export const MMSGHDR = { size: 64, length: 56 } as const;
 /** `struct cmsghdr`, sys/socket.h; its data follow at `size` */
 export const CMSGHDR = { size: 16, length: 0, level: 8, type: 12 } as const;
 
+/** `struct in_pktinfo`, bits/in.h: the address that a datagram was sent to, and the one to send from */
+export const IN_PKTINFO = { size: 12, ifindex: 0, specDst: 4, addr: 8 } as const;
+
+/** `struct in6_pktinfo`, netinet/in.h */
+export const IN6_PKTINFO = { size: 20, addr: 0, ifindex: 16 } as const;
+
 /** `struct sockaddr_in`, netinet/in.h */
 export const SOCKADDR_IN = { size: 16, family: 0, port: 2, address: 4 } as const;
 

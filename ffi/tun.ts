@@ -2,41 +2,38 @@
  * The TUN device: opening it with the offloads that the kernel gives, and moving packets (bench: `scripts/bench/ffi.ts`).
  * Opened by the datapath thread; addresses, MTU and routes are `ffi/netlink.ts`'.
  *
- * Without TSO the device is opened again without a virtio header: with one and nothing to gain from it, packets are slower
- * than without (1.4 against 2.2 Gbit/s, Linux 6.18).
+ * Where nothing is to be gained from a virtio header the device is opened without one: with it, packets are slower than without
+ * (1.4 against 2.2 Gbit/s, Linux 6.18). So what needs it can be switched off and on again while the device is open, but not on
+ * where it never was.
  *
  * @see Documentation/networking/tuntap.rst, include/uapi/linux/if_tun.h
  */
-import type { Tun } from "../src/ports.ts";
+import type { OffloadSwitches, Tun } from "../src/ports.ts";
 import * as C from "./constants.ts";
 import * as E from "./errno.ts";
 import { IFREQ, IOVEC } from "./layout.ts";
 import { type Libc, libc } from "./libc.ts";
 import { allocate, cText, type Memory, writeAddress } from "./memory.ts";
 import { runtime } from "./runtime/index.ts";
+import { BY_CONFIGURATION, negotiate, probeMerged, type ReadOffloads } from "./tun_offload.ts";
 
 const DEVICE = "/dev/net/tun";
 /** Most pieces of one write: IOV_MAX is 1024, and a superpacket has at most 128 segments with a header each. */
 const MAX_PIECES = 256;
-
-const TSO = C.TUN_F_CSUM | C.TUN_F_TSO4 | C.TUN_F_TSO6;
-const USO = C.TUN_F_USO4 | C.TUN_F_USO6;
-/** What to ask for, the most first. The kernel refuses a mask as a whole. */
-const OFFLOAD_MASKS: readonly number[] = [TSO | C.TUN_F_TSO_ECN | USO, TSO | USO, TSO | C.TUN_F_TSO_ECN, TSO];
 
 export interface TunOptions {
   /** 1 to 15 octets; must not exist yet */
   readonly name: string;
   /** from `makeArena`; all offsets are into it */
   readonly arena: Uint8Array;
-  /** false: no virtio header, no superpackets */
-  readonly offload: boolean;
+  /** what is wanted of `tso`, `uso`, `tcpMerge` and `udpMerge` */
+  readonly offload: OffloadSwitches;
 }
 
-/** What was negotiated and why, for `OffloadFacts` of `src/datapath/control.ts`. */
-export interface TunFacts {
-  readonly tunTso: string;
-  readonly tunUso: string;
+/** What works and why not, for `OffloadFacts` of `src/datapath/control.ts`. */
+export interface TunFacts extends ReadOffloads {
+  readonly tcpMerge: string;
+  readonly udpMerge: string;
 }
 
 /**
@@ -50,28 +47,45 @@ export function openTun(options: TunOptions): TunDevice {
       `Cannot open TUN device "${options.name}": not a name of 1 to 15 letters, digits, "_", ".", "-"`,
     );
   }
-  if (!options.offload) return openPlain(options, "off, by configuration", "off, by configuration");
-  const device = attach(options.name, C.IFF_VNET_HDR);
-  let refused = 0;
-  for (const mask of OFFLOAD_MASKS) {
-    const result = libc().ioctl(device.fd, C.TUNSETOFFLOAD, mask);
-    if (result >= 0) return new TunDevice(device, options.arena, true, (mask & USO) !== 0, factsOf(mask, refused));
-    refused = result;
+  const { name, arena, offload } = options;
+  if (!wantsHeader(offload)) return new TunDevice(attach(name, 0), arena, false, allOff(offload, ""));
+  const device = attach(name, C.IFF_VNET_HDR);
+  const read = negotiate(device.fd, offload);
+  if (typeof read !== "number") {
+    const tcpMerge = probeMerged(device.fd, false) ?? "on";
+    const udpMerge = probeMerged(device.fd, true) ?? "on";
+    return new TunDevice(
+      device,
+      arena,
+      true,
+      { ...read, ...mergeFacts(offload, tcpMerge, udpMerge) },
+      tcpMerge,
+      udpMerge,
+    );
   }
   libc().close(device.fd);
-  return openPlain(options, `off, the kernel refuses it: ${E.describeErrno(refused)}`, "off, there is no TSO either");
+  const why = `off, the kernel refuses offloads: ${E.describeErrno(read)}`;
+  return new TunDevice(attach(name, 0), arena, false, allOff(offload, why));
 }
 
-function openPlain(options: TunOptions, tunTso: string, tunUso: string): TunDevice {
-  return new TunDevice(attach(options.name, 0), options.arena, false, false, { tunTso, tunUso });
+function wantsHeader({ tso, uso, tcpMerge, udpMerge }: OffloadSwitches): boolean {
+  return tso || uso || tcpMerge || udpMerge;
 }
 
-function factsOf(mask: number, refused: number): TunFacts {
-  const tunTso = (mask & C.TUN_F_TSO_ECN) !== 0 ? "on" : "on, without ECN";
-  const hasUso = (mask & USO) !== 0;
+/** @param why for those that are wanted */
+function allOff(wanted: OffloadSwitches, why: string): TunFacts {
+  const of = (isWanted: boolean) => isWanted ? why : BY_CONFIGURATION;
+  return { tunTso: of(wanted.tso), tunUso: of(wanted.uso), ...mergeFacts(wanted, why, why) };
+}
+
+function mergeFacts(
+  wanted: OffloadSwitches,
+  tcpMerge: string,
+  udpMerge: string,
+): Pick<TunFacts, "tcpMerge" | "udpMerge"> {
   return {
-    tunTso,
-    tunUso: hasUso ? "on" : `off, the kernel refuses it (Linux 6.2 has it): ${E.describeErrno(refused)}`,
+    tcpMerge: wanted.tcpMerge ? tcpMerge : BY_CONFIGURATION,
+    udpMerge: wanted.udpMerge ? udpMerge : BY_CONFIGURATION,
   };
 }
 
@@ -144,8 +158,13 @@ export class TunDevice implements Tun {
   /** for `Waiter` */
   readonly fd: number;
   readonly hasOffload: boolean;
-  readonly hasUdpOffload: boolean;
-  readonly facts: TunFacts;
+  mergesTcp = false;
+  mergesUdp = false;
+  offloadChanges = 0;
+  #facts: TunFacts;
+  /** what the probes said when it was opened: "on", or why not */
+  readonly #tcpMergeProbed: string;
+  readonly #udpMergeProbed: string;
   readonly #c: Libc;
   /** kept, as C writes into it */
   readonly #arena: Uint8Array;
@@ -155,12 +174,21 @@ export class TunDevice implements Tun {
   readonly #words: Int32Array;
 
   /** @param attached its descriptor is this object's from now on */
-  constructor(attached: Attached, arena: Uint8Array, hasOffload: boolean, hasUdpOffload: boolean, facts: TunFacts) {
+  constructor(
+    attached: Attached,
+    arena: Uint8Array,
+    hasOffload: boolean,
+    facts: TunFacts,
+    tcpMergeProbed = "",
+    udpMergeProbed = "",
+  ) {
     this.name = attached.name;
     this.fd = attached.fd;
     this.hasOffload = hasOffload;
-    this.hasUdpOffload = hasUdpOffload;
-    this.facts = facts;
+    this.#facts = facts;
+    this.#tcpMergeProbed = tcpMergeProbed;
+    this.#udpMergeProbed = udpMergeProbed;
+    this.#setFacts(facts);
     this.#c = libc();
     this.#arena = arena;
     this.#base = runtime().pointerOf(arena);
@@ -195,6 +223,31 @@ export class TunDevice implements Tun {
       words[4 * i + 2] = end - at;
     }
     return this.#c.writev(this.fd, this.#iovecs.address, count);
+  }
+
+  /** As of now. */
+  get facts(): TunFacts {
+    return this.#facts;
+  }
+
+  switchOffload(switches: OffloadSwitches): void {
+    if (!this.hasOffload) return this.#setFacts(allOff(switches, "off until a restart: the device was made without"));
+    const read = negotiate(this.fd, switches);
+    const why = typeof read === "number" ? `as before: ${E.describeErrno(read)}` : "";
+    const merges = mergeFacts(switches, this.#tcpMergeProbed, this.#udpMergeProbed);
+    this.#setFacts(typeof read === "number" ? { tunTso: why, tunUso: why, ...merges } : { ...read, ...merges });
+  }
+
+  refuseMerged(isUdp: boolean, errno: number): void {
+    const why = `off, a merged write was refused: ${E.describeErrno(errno)}`;
+    this.#setFacts({ ...this.#facts, ...(isUdp ? { udpMerge: why } : { tcpMerge: why }) });
+  }
+
+  #setFacts(facts: TunFacts): void {
+    this.#facts = facts;
+    this.mergesTcp = facts.tcpMerge === "on";
+    this.mergesUdp = facts.udpMerge === "on";
+    this.offloadChanges++;
   }
 
   close(): void {

@@ -6,7 +6,7 @@
  */
 import type { IpAddress } from "../src/ip/address.ts";
 import { FAMILY_IPV4, FAMILY_IPV6, familyOf, UNDERLAY_ADDR_BYTES } from "../src/ip/underlay_addr.ts";
-import type { ReceivedRun, Underlay } from "../src/ports.ts";
+import type { OffloadSwitches, ReceivedRun, Underlay } from "../src/ports.ts";
 import * as C from "./constants.ts";
 import { EAFNOSUPPORT } from "./errno.ts";
 import { type Libc, libc } from "./libc.ts";
@@ -14,7 +14,14 @@ import { runtime } from "./runtime/index.ts";
 import { Receiver } from "./udp_receive.ts";
 import { setIntOption } from "./socket_option.ts";
 import { MAX_SEGMENTS, SendErrors, SendQueue } from "./udp_send.ts";
-import { openUdpSockets, setDiscovery, type UdpSocket, type UdpSockets } from "./udp_socket.ts";
+import {
+  openUdpSockets,
+  setDiscovery,
+  switchGro,
+  switchSegmentation,
+  type UdpSocket,
+  type UdpSockets,
+} from "./udp_socket.ts";
 
 export { receiveBytes, SLOT_BYTES } from "./udp_receive.ts";
 
@@ -80,6 +87,10 @@ export class UdpUnderlay implements Underlay {
   readonly #errors = new SendErrors();
   readonly #v4: SendQueue | undefined;
   readonly #v6: SendQueue | undefined;
+  /** why GRO is off, by family */
+  #groOff4: string | undefined;
+  #groOff6: string | undefined;
+  #switches = 0;
   /** which socket is asked first, in turns: a busy one must not starve the other */
   #isV6First = false;
 
@@ -89,8 +100,9 @@ export class UdpUnderlay implements Underlay {
     this.#sockets = sockets;
     this.#receiver = receiver;
     const base = runtime().pointerOf(arena);
-    const queueOf = (socket: UdpSocket) =>
-      new SendQueue(socket.fd, socket.family, base, socket.segmentOff, this.#errors);
+    const queueOf = (socket: UdpSocket) => new SendQueue(socket, arena, base, this.#errors);
+    this.#groOff4 = sockets.v4?.groOff;
+    this.#groOff6 = sockets.v6?.groOff;
     this.#v4 = sockets.v4 && queueOf(sockets.v4);
     this.#v6 = sockets.v6 && queueOf(sockets.v6);
     this.port = sockets.port;
@@ -117,9 +129,11 @@ export class UdpUnderlay implements Underlay {
   get facts(): UnderlayFacts {
     const { v4, v6 } = this.#sockets;
     const smaller = (of: (socket: UdpSocket) => number) => Math.min(v4 ? of(v4) : Infinity, v6 ? of(v6) : Infinity);
+    const segment = factOf(v4, this.#v4?.segmentOff, v6, this.#v6?.segmentOff);
+    const isFilled = segment === "on" && (v4 ?? v6)!.needsFiller;
     return {
-      udpSegment: factOf(this.#v4?.segmentOff, this.#v6 && (this.#v6.segmentOff ?? "")),
-      udpGro: factOf(v4?.groOff, v6 && (v6.groOff ?? "")),
+      udpSegment: isFilled ? "on, with a filler behind equal datagrams: Linux 7.0 to 7.1.4 damages such runs" : segment,
+      udpGro: factOf(v4, this.#groOff4, v6, this.#groOff6),
       receiveBufferBytes: smaller((socket) => socket.receiveBufferBytes),
       sendBufferBytes: smaller((socket) => socket.sendBufferBytes),
       ipv6: v6 !== undefined,
@@ -168,6 +182,23 @@ export class UdpUnderlay implements Underlay {
     return result;
   }
 
+  switchOffload({ udpGso, udpGro }: OffloadSwitches): void {
+    const { v4, v6 } = this.#sockets;
+    this.#switches++;
+    if (v4 !== undefined) {
+      this.#v4!.segmentOff = switchSegmentation(v4.fd, udpGso);
+      this.#groOff4 = switchGro(v4.fd, udpGro);
+    }
+    if (v6 !== undefined) {
+      this.#v6!.segmentOff = switchSegmentation(v6.fd, udpGso);
+      this.#groOff6 = switchGro(v6.fd, udpGro);
+    }
+  }
+
+  get offloadChanges(): number {
+    return this.#switches + (this.#v4?.changes ?? 0) + (this.#v6?.changes ?? 0);
+  }
+
   takeTooBig(): number {
     return this.#errors.takeTooBig();
   }
@@ -191,9 +222,16 @@ export class UdpUnderlay implements Underlay {
   }
 }
 
-/** @param v4Off why it is off for IPv4; absent: on  @param v6Off the same for IPv6, "" for on; absent: no IPv6 */
-function factOf(v4Off: string | undefined, v6Off: string | undefined): string {
-  const isV4On = v4Off === undefined;
-  if (v6Off === undefined || (v6Off === "") === isV4On) return isV4On ? "on" : `off, ${v4Off}`;
-  return isV4On ? `on for IPv4; off for IPv6, ${v6Off}` : `on for IPv6; off for IPv4, ${v4Off}`;
+/** @param off4 why it is off for the IPv4 socket, if there is one; undefined: on */
+function factOf(
+  v4: UdpSocket | undefined,
+  off4: string | undefined,
+  v6: UdpSocket | undefined,
+  off6: string | undefined,
+): string {
+  if (v4 === undefined || v6 === undefined || (off4 === undefined) === (off6 === undefined)) {
+    const off = off4 ?? off6;
+    return off === undefined ? "on" : `off, ${off}`;
+  }
+  return off4 === undefined ? `on for IPv4; off for IPv6, ${off6}` : `on for IPv6; off for IPv4, ${off4}`;
 }

@@ -3,17 +3,17 @@
  * only resets what the kernel wrote over, walks the control messages, and fills records that exist.
  */
 import type { ReceivedRun } from "../src/ports.ts";
-import { UNDERLAY_ADDR_BYTES } from "../src/ip/underlay_addr.ts";
+import { OWN_ADDRESS_AT, UNDERLAY_ADDR_BYTES } from "../src/ip/underlay_addr.ts";
 import * as C from "./constants.ts";
 import { EAGAIN, EINTR } from "./errno.ts";
-import { alignCmsg, CMSGHDR, IOVEC, MMSGHDR, MSGHDR, SOCKADDR_IN6 } from "./layout.ts";
+import { alignCmsg, CMSGHDR, IN6_PKTINFO, IN_PKTINFO, IOVEC, MMSGHDR, MSGHDR, SOCKADDR_IN6 } from "./layout.ts";
 import { type Libc, libc } from "./libc.ts";
 import { allocate, type Memory, writeAddress } from "./memory.ts";
 import { runtime } from "./runtime/index.ts";
 
 /** One slot. A merged run is up to 65535 octets, and the kernel cuts off what does not fit. */
 export const SLOT_BYTES = 65536;
-/** Room for control messages: UDP_GRO 24, TOS or traffic class 24, and whatever a later kernel adds. */
+/** Room for control messages: UDP_GRO 24, TOS or traffic class 24, PKTINFO 40, and whatever a later kernel adds. */
 const CONTROL_BYTES = 128;
 
 // word offsets inside a header
@@ -117,8 +117,8 @@ export class Receiver {
     run.ecn = 0;
     // without the segment size a run cannot be told from one datagram
     run.isTruncated = (flags & (C.MSG_TRUNC | C.MSG_CTRUNC)) !== 0;
-    this.#readControl(i * CONTROL_BYTES, words[header + CONTROLLEN]!, run);
     this.#clearTail(run.fromAt);
+    this.#readControl(i * CONTROL_BYTES, words[header + CONTROLLEN]!, run);
     this.#reset(header);
   }
 
@@ -140,8 +140,18 @@ export class Receiver {
         // IPv4 gives one octet, IPv6 an int: the low octet is first in both
         (level === C.IPPROTO_IP && type === C.IP_TOS) || (level === C.IPPROTO_IPV6 && type === C.IPV6_TCLASS)
       ) run.ecn = octets[data]! & 3;
+      else if (level === C.IPPROTO_IP && type === C.IP_PKTINFO) this.#noteOwn(run.fromAt, data + IN_PKTINFO.specDst, 4);
+      else if (level === C.IPPROTO_IPV6 && type === C.IPV6_PKTINFO) {
+        this.#noteOwn(run.fromAt, data + IN6_PKTINFO.addr, 16);
+      }
       at += alignCmsg(length);
     }
+  }
+
+  /** Copies the address that was spoken to, from the control messages to the record. */
+  #noteOwn(recordAt: number, from: number, bytes: number): void {
+    const to = recordAt + OWN_ADDRESS_AT;
+    for (let i = 0; i < bytes; i++) this.#arena[to + i] = this.#controls.bytes[from + i]!;
   }
 
   /** The kernel fills 16 or 28 octets; records are compared whole, and flow labels and padding say nothing about a peer. */

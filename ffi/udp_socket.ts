@@ -34,6 +34,8 @@ export interface UdpSocket {
   readonly fd: number;
   readonly family: number;
   readonly segmentOff: string | undefined;
+  /** runs of equal datagrams need a shorter one behind them */
+  readonly needsFiller: boolean;
   readonly groOff: string | undefined;
   readonly receiveBufferBytes: number;
   readonly sendBufferBytes: number;
@@ -143,6 +145,8 @@ function configure(fd: number, family: number, options: SocketOptions): UdpSocke
   setIntOption(fd, level, isV6 ? C.IPV6_RECVERR : C.IP_RECVERR, 0);
   setDiscovery(fd, family, false);
   setIntOption(fd, level, isV6 ? C.IPV6_RECVTCLASS : C.IP_RECVTOS, 1);
+  // bound to one address there is nothing to learn
+  if (options.address === undefined) setIntOption(fd, level, isV6 ? C.IPV6_RECVPKTINFO : C.IP_PKTINFO, 1);
   if (options.mark !== undefined) {
     const result = setIntOption(fd, C.SOL_SOCKET, C.SO_MARK, options.mark);
     if (result < 0) {
@@ -153,8 +157,9 @@ function configure(fd: number, family: number, options: SocketOptions): UdpSocke
   return {
     fd,
     family,
-    segmentOff: options.segmentation ? probeSegment(fd) : "by configuration",
-    groOff: options.gro ? probeGro(fd) : "by configuration",
+    segmentOff: switchSegmentation(fd, options.segmentation),
+    needsFiller: hasBrokenSegmentation(kernelVersion()),
+    groOff: switchGro(fd, options.gro),
     receiveBufferBytes: sizeBuffer(fd, C.SO_RCVBUF, C.SO_RCVBUFFORCE, options.bufferBytes),
     sendBufferBytes: sizeBuffer(fd, C.SO_SNDBUF, C.SO_SNDBUFFORCE, options.bufferBytes),
   };
@@ -179,14 +184,22 @@ export function setDiscovery(fd: number, family: number, isWhole: boolean): void
   }
 }
 
-function probeSegment(fd: number): string | undefined {
-  if (hasBrokenSegmentation(kernelVersion())) return "Linux 7.0 to 7.1.4 damages runs of equal datagrams";
+/** @returns why runs cannot be sent, or shall not be */
+export function switchSegmentation(fd: number, isWanted: boolean): string | undefined {
+  if (!isWanted) return "by configuration";
   const result = setIntOption(fd, C.SOL_UDP, C.UDP_SEGMENT, 0);
   return result < 0 ? `the kernel does not know UDP_SEGMENT: ${E.describeErrno(result)}` : undefined;
 }
 
-/** Kernels before 5.12 take the option but do not read it back, and their GRO had faults: so the reading back decides. */
-function probeGro(fd: number): string | undefined {
+/**
+ * Kernels before 5.12 take the option but do not read it back, and their GRO had faults: so the reading back decides.
+ * @returns why runs are not received, or shall not be
+ */
+export function switchGro(fd: number, isWanted: boolean): string | undefined {
+  if (!isWanted) {
+    setIntOption(fd, C.SOL_UDP, C.UDP_GRO, 0);
+    return "by configuration";
+  }
   const result = setIntOption(fd, C.SOL_UDP, C.UDP_GRO, 1);
   if (result < 0) return `the kernel does not know UDP_GRO: ${E.describeErrno(result)}`;
   const back = getIntOption(fd, C.SOL_UDP, C.UDP_GRO);

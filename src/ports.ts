@@ -78,13 +78,33 @@ export interface Ciphers {
   wipe(bytes: Uint8Array): void;
 }
 
+/** What a machine may do for many packets in one call. Each has a switch of its own, as kernels and devices have faults in them. */
+export interface OffloadSwitches {
+  /** TCP superpackets come from the TUN */
+  readonly tso: boolean;
+  /** UDP superpackets come from the TUN */
+  readonly uso: boolean;
+  /** runs of datagrams are sent in one call (UDP_SEGMENT) */
+  readonly udpGso: boolean;
+  /** runs of datagrams are received in one call (UDP_GRO) */
+  readonly udpGro: boolean;
+  /** TCP segments are merged before they are written to the TUN */
+  readonly tcpMerge: boolean;
+  /** datagrams of one flow are merged before they are written to the TUN */
+  readonly udpMerge: boolean;
+}
+
 /** The TUN device. Offsets are into the arena that it was opened with. */
 export interface Tun {
   readonly name: string;
-  /** Every read and write starts with a 10-octet virtio header (`IFF_VNET_HDR`), TCP superpackets may arrive. */
+  /** Every read and write starts with a 10-octet virtio header (`IFF_VNET_HDR`), superpackets may arrive. For its life. */
   readonly hasOffload: boolean;
-  /** UDP superpackets may arrive and may be written (USO). Implies `hasOffload`. */
-  readonly hasUdpOffload: boolean;
+  /** TCP superpackets may be written, now; implies `hasOffload` */
+  readonly mergesTcp: boolean;
+  /** UDP superpackets may be written, now; implies `hasOffload` */
+  readonly mergesUdp: boolean;
+  /** grows whenever one of the above, or the reason for it, changes */
+  readonly offloadChanges: number;
   /**
    * Reads one packet to `at`; never more than `end - at` octets.
    * @returns octets read (virtio header included), 0 when none waits, or a negative errno
@@ -94,9 +114,13 @@ export interface Tun {
    * Writes one packet gathered from pieces; the virtio header is part of the first piece when `hasOffload`.
    * @param pieces pairs of `at`, `end`
    * @param count  number of pairs, 1 to 256
-   * @returns octets written or a negative errno
+   * @returns octets written or a negative errno; -22 (EINVAL) is also what a kernel says that does not want a superpacket
    */
   write(pieces: Int32Array, count: number): number;
+  /** Switches what can be switched while it is open, and tries again what an error has switched off. */
+  switchOffload(switches: OffloadSwitches): void;
+  /** The kernel took the packets of a superpacket alone, but not together: merging is off from now on. @param errno positive */
+  refuseMerged(isUdp: boolean, errno: number): void;
   close(): void;
 }
 
@@ -152,6 +176,10 @@ export interface Underlay {
   /** Datagrams that the kernel refused since start, by errno, and all together. */
   readonly sendErrors: ReadonlyMap<number, number>;
   readonly sendErrorCount: number;
+  /** Switches segmentation and GRO, and tries again what an error has switched off. What GRO had merged by then may be lost. */
+  switchOffload(switches: OffloadSwitches): void;
+  /** grows whenever segmentation or GRO are switched, by an error too */
+  readonly offloadChanges: number;
   close(): void;
 }
 

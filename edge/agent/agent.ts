@@ -14,7 +14,7 @@ import type { OffloadFacts } from "../../src/datapath/control.ts";
 import type { EntryValue, StateFrame } from "../../src/mesh/entries.ts";
 import { parseAddress } from "../../src/ip/address.ts";
 import { type MeshChange, MeshState, type MeshStateOptions, type Position } from "../../src/mesh/state.ts";
-import type { AeadName, Log } from "../../src/ports.ts";
+import type { AeadName, Log, OffloadSwitches } from "../../src/ports.ts";
 import { EGRESS, PROTOCOL_TCP } from "../../src/policy/model.ts";
 import { FORWARD } from "../../src/verdict.ts";
 import { EdgeError, messageOf } from "../errors.ts";
@@ -112,6 +112,8 @@ export class Agent {
   readonly #stamps: StampReservation;
   readonly #trial: TrialKeeper;
   #facts: DatapathFacts | undefined;
+  /** as the settings have it now */
+  #offload: OffloadSwitches;
   #hub: HubStanding;
   /** the hub's end of the newest connection to it */
   #hubEnd: SourceStatus["remote"];
@@ -158,12 +160,19 @@ export class Agent {
       timers: doors.timers,
       log: doors.log,
     });
+    this.#offload = options.datapath.offload;
     this.#keeper = new DatapathKeeper({
-      start: () => doors.startDatapath({ ...options.datapath, stampFloor: this.#stamps.begin(doors.unixMs()) }),
+      start: () =>
+        doors.startDatapath({
+          ...options.datapath,
+          offload: this.#offload,
+          stampFloor: this.#stamps.begin(doors.unixMs()),
+        }),
       timers: doors.timers,
       log: doors.log,
       onUp: (link, facts) => this.#fillDatapath(link, facts),
       onDown: (reason) => this.#noteDatapathDown(reason),
+      onOffload: (offload) => this.#noteOffload(offload),
     });
   }
 
@@ -349,6 +358,25 @@ export class Agent {
     const { mtu } = this.options.datapath;
     return aead !== "aegis128l" ||
       (mtu !== IPV6_MIN_MTU_BYTES && mtu !== IPV6_MIN_MTU_BYTES + IPV6_ENVELOPE_EXTRA_BYTES);
+  }
+
+  /**
+   * Switches offloads of the running datapath, as far as they can be while its device is open (status says which), and of those to
+   * come. What an error has switched off is tried again.
+   */
+  switchOffload(switches: OffloadSwitches): void {
+    this.#offload = switches;
+    this.link?.send([{ op: "offload", switches }]);
+  }
+
+  #noteOffload(offload: OffloadFacts): void {
+    const before = this.#facts;
+    if (before === undefined) return;
+    const changed = Object.entries(offload).filter(([name, value]) =>
+      typeof value === "string" && value !== before.offload[name as keyof OffloadFacts]
+    );
+    this.#facts = { ...before, offload };
+    if (changed.length > 0) this.doors.log.warn("offload-changed", Object.fromEntries(changed));
   }
 
   #noteDatapathDown(reason: string): void {

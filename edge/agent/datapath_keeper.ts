@@ -17,6 +17,8 @@ export interface KeeperOptions {
   /** a datapath is there, empty: fill it */
   readonly onUp: (link: DatapathLink, facts: { tun: string; port: number; offload: OffloadFacts }) => void;
   readonly onDown: (reason: string) => void;
+  /** an offload of the running datapath went on or off */
+  readonly onOffload: (offload: OffloadFacts) => void;
 }
 
 const FIRST_PAUSE_MS = 1000;
@@ -79,6 +81,7 @@ export class DatapathKeeper {
 
   #onEvent(link: DatapathLink, event: DatapathEvent): void {
     if (event.op === "log") this.#options.log[event.level](event.event, event.fields);
+    if (event.op === "offload" && link === this.#link) this.#options.onOffload(event.offload);
     if (event.op !== "fatal" || link !== this.#link || this.#isStopping) return;
     this.#link = undefined;
     this.#cancelPause();

@@ -22,6 +22,8 @@ export interface LoopParts {
   readonly unixMs: () => number;
   /** applies what the control thread sent; false ends the loop */
   readonly drainCommands: (nowMs: number) => boolean;
+  /** an offload went on or off */
+  readonly onOffloadChange: () => void;
 }
 
 /**
@@ -32,6 +34,7 @@ export function runLoop(parts: LoopParts): string | undefined {
   const { datapath, waiter, counters } = parts;
   let deadlineMs = 0;
   let hasMore = false;
+  let offloadChanges = datapath.offloadChanges;
   for (;;) {
     const beforeMs = parts.nowMs();
     const waitMs = hasMore ? 0 : Math.min(MAX_WAIT_MS, Math.max(0, Math.ceil(deadlineMs - beforeMs)));
@@ -49,6 +52,10 @@ export function runLoop(parts: LoopParts): string | undefined {
       hasMore ||= status > 0;
     }
     if (datapath.node.tunError === EBADFD) return "the TUN device was deleted";
+    if (datapath.offloadChanges !== offloadChanges) {
+      offloadChanges = datapath.offloadChanges;
+      parts.onOffloadChange();
+    }
     deadlineMs = datapath.tick(nowMs, unixMs);
   }
 }

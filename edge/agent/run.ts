@@ -2,7 +2,7 @@
  * `edgemesh run`: an enrolled member, or one of a mesh file, until a signal ends it. Loads neither command line nor YAML nor hub
  * unless they are needed.
  *
- *     SIGTERM, SIGINT   stop; SIGHUP   read mesh file and log level again; a second SIGTERM ends at once
+ *     SIGTERM, SIGINT   stop; SIGHUP   read mesh file, log level, network and offloads again; a second SIGTERM ends at once
  */
 import type { MemberRecord } from "../../src/mesh/entries.ts";
 import type { RecordTrust } from "../../src/mesh/entry_set.ts";
@@ -52,7 +52,11 @@ export async function runMember(context: RunContext): Promise<number> {
     : await prepareFromFile(config, context.loaded, config.mesh);
   const member = await startMember({ ...common, ...prepared.options });
   setTimeout(collectStartGarbage, COLLECT_AFTER_MS).unref();
-  const reload = () => void reloadAll(context, log, prepared.reload);
+  const reload = () =>
+    void reloadAll(context, log, async (config) => {
+      await prepared.reload(config);
+      member.agent.switchOffload(config.offload);
+    });
   const stop = () => end(EXIT_OK);
   process.on("SIGTERM", stop);
   process.on("SIGINT", stop);

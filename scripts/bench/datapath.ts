@@ -48,7 +48,9 @@ function aeadNamed(setting: string): TransportAead {
 class LoopTun implements Tun {
   readonly name = "loop";
   readonly hasOffload = true;
-  readonly hasUdpOffload = true;
+  readonly mergesTcp = true;
+  readonly mergesUdp = true;
+  readonly offloadChanges = 0;
   packet: Uint8Array = new Uint8Array();
   remaining = 0;
   writes = 0;
@@ -74,6 +76,8 @@ class LoopTun implements Tun {
     return octets;
   }
 
+  switchOffload(): void {}
+  refuseMerged(): void {}
   close(): void {}
 }
 
@@ -129,6 +133,8 @@ class LoopUnderlay implements Underlay {
     return -1;
   }
 
+  readonly offloadChanges = 0;
+  switchOffload(): void {}
   flush(): void {}
   close(): void {}
 

@@ -311,7 +311,7 @@ function benchMerge(): void {
     };
     for (let i = 0; i < SEGMENTS; i++) place(i);
     let writes = 0;
-    const write = () => void writes++;
+    const write = () => (writes++, true);
     measure(`merge ${isV6 ? "IPv6" : "IPv4"} TCP 46 x 1348, per packet`, SEGMENTS * 2000, (count) => {
       writes = 0;
       for (let done = 0; done < count; done += SEGMENTS) {

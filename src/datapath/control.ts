@@ -7,7 +7,7 @@
 import type { IpAddress, IpPrefix } from "../ip/address.ts";
 import type { UnderlayAddr } from "../ip/underlay_addr.ts";
 import type { PolicyUpdate } from "../policy/table.ts";
-import type { AeadName } from "../ports.ts";
+import type { AeadName, OffloadSwitches } from "../ports.ts";
 import type { Verdict } from "../verdict.ts";
 
 export type DatapathCommand =
@@ -18,6 +18,7 @@ export type DatapathCommand =
   | { readonly op: "removeIp"; readonly prefix: IpPrefix }
   | { readonly op: "policy"; readonly update: PolicyUpdate }
   | SetProxy
+  | { readonly op: "offload"; readonly switches: OffloadSwitches }
   | Ping;
 
 /** This node. Sent first, and again when something changes. */
@@ -101,6 +102,8 @@ export type DatapathEvent =
     readonly roundTripMs: number;
     readonly verdict: Verdict;
   }
+  /** an offload went on or off, by a command or by an error */
+  | { readonly op: "offload"; readonly offload: OffloadFacts }
   | { readonly op: "snapshot"; readonly query: number; readonly snapshot: DatapathSnapshot }
   | { readonly op: "flows"; readonly query: number; readonly flows: readonly FlowRecord[] }
   | {
@@ -116,6 +119,8 @@ export type DatapathEvent =
 export interface OffloadFacts {
   readonly tunTso: string;
   readonly tunUso: string;
+  readonly tcpMerge: string;
+  readonly udpMerge: string;
   readonly udpSegment: string;
   readonly udpGro: string;
   readonly receiveBufferBytes: number;

@@ -27,6 +27,7 @@ export const COUNTER_NAMES = [
   "handshakesReceived",
   "flowsCreated",
   "stagedPackets",
+  "fillerDatagrams",
 ] as const;
 export type CounterName = (typeof COUNTER_NAMES)[number];
 

@@ -22,7 +22,7 @@ import { Node, type NodeParts } from "./node.ts";
 import { PathProber } from "./path_prober.ts";
 import { SealedRuns } from "./sealed_run.ts";
 import { Staging } from "./staging.ts";
-import type { Underlay } from "../ports.ts";
+import type { OffloadSwitches, Underlay } from "../ports.ts";
 import type { Peer } from "../tunnel/peer.ts";
 
 /** Packets taken from the TUN before the underlay gets its turn again: neither side may starve the other. */
@@ -90,10 +90,24 @@ export class Datapath {
         return policy.apply(command.update);
       case "proxy":
         return this.node.setProxy(command, nowMs);
+      case "offload":
+        return this.#switchOffload(command.switches);
       case "ping":
         this.#echo.send(this.#egress, command.id, command.sequence, command.to, nowMs);
         return this.#finish(nowMs);
     }
+  }
+
+  #switchOffload(switches: OffloadSwitches): void {
+    this.#ingress.switchOffload(switches);
+    this.node.parts.underlay.switchOffload(switches);
+    this.node.plain.switchOffload(switches);
+  }
+
+  /** Grows whenever an offload goes on or off; cheap enough to be asked for every batch. */
+  get offloadChanges(): number {
+    const { tun, underlay } = this.node.parts;
+    return tun.offloadChanges + underlay.offloadChanges + this.node.plain.offloadChanges;
   }
 
   /** Takes what waits on the UDP sockets, a few batches at most. True when there may be more. */

@@ -23,8 +23,9 @@ import { readI32, readU16, readU32LE, readU8, writeU16, writeU8 } from "../bytes
 import { updateChecksum } from "../bytes/checksum.ts";
 import { isWorldIdentity } from "../identity/reserved.ts";
 import { Merger } from "../offload/merge.ts";
+import { GSO_UDP } from "../offload/virtio.ts";
 import { FAMILY_IPV4, familyOf } from "../ip/underlay_addr.ts";
-import type { ReceivedRun } from "../ports.ts";
+import type { OffloadSwitches, ReceivedRun } from "../ports.ts";
 import {
   DROP_FRAGMENT,
   DROP_IDENTITY_MISMATCH,
@@ -55,6 +56,11 @@ const IDENTITY_HOST = 1;
 const IDENTITY_REMOTE_NODE = 6;
 const IDENTITY_KUBE_APISERVER = 7;
 const ECN_CE = 3;
+/** the only octet of a datagram that some kernels need behind others (`ffi/udp_send.ts`) */
+const FILLER = 7;
+/** what a TUN write answers to a superpacket that the kernel does not want */
+const EINVAL = 22;
+const NOT_REFUSED = -1;
 /** of a bare packet */
 const NO_VNI = -1;
 
@@ -64,6 +70,7 @@ const FROM_UNDERLAY_RUNS = counterOf("fromUnderlayRuns");
 const TO_TUN_PACKETS = counterOf("toTunPackets");
 const TO_TUN_BYTES = counterOf("toTunBytes");
 const TO_TUN_WRITES = counterOf("toTunWrites");
+const FILLER_DATAGRAMS = counterOf("fillerDatagrams");
 const HANDSHAKES_RECEIVED = counterOf("handshakesReceived");
 
 export class Ingress {
@@ -74,7 +81,9 @@ export class Ingress {
   readonly #packet = new PacketInfo();
   readonly #envelope = new Envelope();
   readonly #single = new Int32Array(2);
-  readonly #write: (pieces: Int32Array, count: number) => void;
+  readonly #write: (pieces: Int32Array, count: number) => boolean;
+  /** gso_type of the superpacket that was refused, whose packets are being written one by one */
+  #refusedType = NOT_REFUSED;
   #hasPacket = false;
   #identity = 0;
 
@@ -83,8 +92,19 @@ export class Ingress {
     this.#echo = echo;
     this.#prober = prober;
     const { arena, tun } = node.parts;
-    if (tun.hasOffload) this.#merger = new Merger(arena, { tcp: true, udp: tun.hasUdpOffload });
+    if (tun.hasOffload) this.#merger = new Merger(arena, { tcp: tun.mergesTcp, udp: tun.mergesUdp });
     this.#write = (pieces, count) => this.#writeTun(pieces, count);
+  }
+
+  /** Switches merging, and what the TUN reads. Between batches only. */
+  switchOffload(switches: OffloadSwitches): void {
+    this.#node.parts.tun.switchOffload(switches);
+    this.#alignMerger();
+  }
+
+  #alignMerger(): void {
+    const { mergesTcp, mergesUdp } = this.#node.parts.tun;
+    this.#merger?.setOptions({ tcp: mergesTcp, udp: mergesUdp });
   }
 
   /**
@@ -119,12 +139,16 @@ export class Ingress {
 
   /** Ends a batch: what was held for merging is written. Nothing is kept across batches. */
   finish(): void {
+    const { tun } = this.#node.parts;
+    const changes = tun.offloadChanges;
     this.#merger?.flush(this.#write);
+    if (tun.offloadChanges !== changes) this.#alignMerger();
+    this.#refusedType = NOT_REFUSED;
   }
 
   #steps(at: number, end: number, run: ReceivedRun, nowMs: number): Verdict {
     const { arena, wireguard, cipher } = this.#node.parts;
-    if (end - at < 4) return DROP_UNKNOWN_MESSAGE;
+    if (end - at < 4) return this.#isFiller(at, end) ? FORWARD : DROP_UNKNOWN_MESSAGE;
     if (readU32LE(arena, at) !== MESSAGE_TRANSPORT) {
       const verdict = wireguard.receiveControl(arena, at, end, run.fromAt, nowMs, this.#node.unixMs);
       if (verdict === FORWARD) this.#node.parts.counters.add(HANDSHAKES_RECEIVED, 1);
@@ -158,6 +182,7 @@ export class Ingress {
     const node = this.#node;
     const { arena, wireguard } = node.parts;
     if (!node.plain.isOn) return DROP_UNENCRYPTED;
+    if (end - at < 4 && this.#isFiller(at, end)) return FORWARD;
     const unwrapped = decapsulatePlain(arena, at, end, node.tunnelProtocol, this.#envelope); // 2
     if (unwrapped !== FORWARD) return unwrapped;
     const peerSlot = familyOf(arena, run.fromAt) === FAMILY_IPV4
@@ -206,6 +231,14 @@ export class Ingress {
     return FORWARD;
   }
 
+  /** It says nothing, and is no attack: counted, and forgotten. */
+  #isFiller(at: number, end: number): boolean {
+    const { arena, counters } = this.#node.parts;
+    if (end - at !== 1 || arena[at] !== FILLER) return false;
+    counters.add(FILLER_DATAGRAMS, 1);
+    return true;
+  }
+
   #peerOfOuterSource(): number {
     const { arena, wireguard } = this.#node.parts;
     const envelope = this.#envelope;
@@ -248,13 +281,28 @@ export class Ingress {
     this.#writeTun(this.#single, 1);
   }
 
-  #writeTun(pieces: Int32Array, count: number): void {
-    const written = this.#node.parts.tun.write(pieces, count);
-    this.#node.parts.counters.add(TO_TUN_WRITES, 1);
-    if (written < 0) {
-      this.#node.tunError = -written;
-      this.#node.drop(INGRESS, DROP_TUN_WRITE, undefined, 0);
+  /** @returns false: the kernel may want these pieces as the packets that they are */
+  #writeTun(pieces: Int32Array, count: number): boolean {
+    const { arena, tun, counters } = this.#node.parts;
+    const written = tun.write(pieces, count);
+    counters.add(TO_TUN_WRITES, 1);
+    if (written >= 0) {
+      if (this.#refusedType !== NOT_REFUSED && count === 1) this.#noteRefused();
+      return true;
     }
+    if (written === -EINVAL && count > 1) {
+      this.#refusedType = arena[pieces[0]! + 1]!;
+      return false;
+    }
+    this.#node.tunError = -written;
+    this.#node.drop(INGRESS, DROP_TUN_WRITE, undefined, 0);
+    return true;
+  }
+
+  /** A packet was taken alone that was refused with others: so it was for the merging. */
+  #noteRefused(): void {
+    this.#node.parts.tun.refuseMerged(this.#refusedType === GSO_UDP, EINVAL);
+    this.#refusedType = NOT_REFUSED;
   }
 }
 

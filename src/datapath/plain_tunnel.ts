@@ -11,7 +11,7 @@
 import { equalRange } from "../bytes/compare.ts";
 import type { IpAddress } from "../ip/address.ts";
 import { UNDERLAY_ADDR_BYTES, type UnderlayAddr, writeUnderlayAddr } from "../ip/underlay_addr.ts";
-import type { Underlay } from "../ports.ts";
+import type { OffloadSwitches, Underlay } from "../ports.ts";
 import { GENEVE_PORT, VXLAN_PORT } from "../wire/numbers.ts";
 import type { ArenaLayout } from "./arena.ts";
 import type { SetSelf } from "./control.ts";
@@ -39,6 +39,10 @@ export class PlainTunnel {
   readonly #layout: ArenaLayout;
   readonly #open: OpenPlain | undefined;
   #local: UnderlayAddr | undefined;
+  /** for a socket that is opened later; absent: as it is opened */
+  #switches: OffloadSwitches | undefined;
+  /** of sockets that are closed */
+  #changesBefore = 0;
   #port = GENEVE_PORT;
   readonly #peers: (IpAddress | undefined)[] = [];
   /** by peer slot: an address record of it stands in the arena */
@@ -79,6 +83,17 @@ export class PlainTunnel {
     return this.#layout.plainAddressesAt + slot * UNDERLAY_ADDR_BYTES;
   }
 
+  /** As `Underlay.switchOffload`. */
+  switchOffload(switches: OffloadSwitches): void {
+    this.#switches = switches;
+    this.underlay?.switchOffload(switches);
+  }
+
+  /** As `Underlay.offloadChanges`. */
+  get offloadChanges(): number {
+    return this.#changesBefore + (this.underlay === undefined ? 0 : this.underlay.offloadChanges);
+  }
+
   flush(): void {
     if (this.runs !== undefined) this.runs.flush();
   }
@@ -87,10 +102,12 @@ export class PlainTunnel {
     const local = { address, port: this.#port, scope: 0 };
     if (this.underlay !== undefined && isSame(local, this.#local)) return;
     if (this.#open === undefined) throw new Error("Cannot open the unencrypted tunnel: there is no socket for it");
+    this.#changesBefore = this.offloadChanges + 1;
     this.underlay?.close();
     this.underlay = undefined;
     this.runs = undefined;
     this.underlay = this.#open(local);
+    if (this.#switches !== undefined) this.underlay.switchOffload(this.#switches);
     this.countedSendErrors = this.underlay.sendErrorCount;
     this.runs = new SealedRuns(this.underlay, this.#layout.plainAt, this.#layout.plainEnd);
     this.#local = local;

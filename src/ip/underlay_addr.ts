@@ -1,19 +1,26 @@
 /**
- * Underlay addresses (address:port of a UDP peer) as records of 32 octets in the arena, so that the packet path compares and
+ * Underlay addresses (address:port of a UDP peer) as records of 48 octets in the arena, so that the packet path compares and
  * copies them without an object. The layout is Linux' `sockaddr_in` / `sockaddr_in6` on a little-endian CPU, which is every
  * CPU we run on: `ffi/` hands a record to the kernel as it is.
+ *
+ * Behind it is our own address that the peer spoke to, so that the answer comes from it: whoever has several addresses, or a
+ * firewall between, would otherwise get it from a stranger. It is of the record's family, and moves with the record.
  *
  *     0  u16 LE  family: 2 (IPv4) or 10 (IPv6); 0 = no address
  *     2  u16     port, network order
  *     4  4       IPv4 address            | IPv6: flow info, 0
  *     8          zero                    | 16 octets IPv6 address
  *    24                                  | u32 LE scope (interface of a link-local address)
+ *    28                                  | zero
+ *    32  16      our own address, IPv4 in the first 4; zero = any
  */
 import { equalRange } from "../bytes/compare.ts";
 import { readU16, readU16LE, readU32LE, writeU16, writeU16LE, writeU32LE } from "../bytes/integers.ts";
 import { formatAddress, type IpAddress, parseAddress } from "./address.ts";
 
-export const UNDERLAY_ADDR_BYTES = 32;
+export const UNDERLAY_ADDR_BYTES = 48;
+/** Where our own address stands in a record. */
+export const OWN_ADDRESS_AT = 32;
 export const FAMILY_NONE = 0;
 export const FAMILY_IPV4 = 2;
 export const FAMILY_IPV6 = 10;
@@ -29,7 +36,7 @@ export function familyOf(bytes: Uint8Array, at: number): number {
   return readU16LE(bytes, at);
 }
 
-/** Writes a record; all 32 octets are set. */
+/** Writes a record; all its octets are set. Our own address is any. */
 export function writeUnderlayAddr(bytes: Uint8Array, at: number, addr: UnderlayAddr): void {
   bytes.fill(0, at, at + UNDERLAY_ADDR_BYTES);
   writeU16(bytes, at + 2, addr.port);
@@ -50,6 +57,18 @@ export function readUnderlayAddr(bytes: Uint8Array, at: number): UnderlayAddr | 
   if (family === FAMILY_IPV4) return { address: bytes.slice(at + 4, at + 8), port, scope: 0 };
   if (family === FAMILY_IPV6) return { address: bytes.slice(at + 8, at + 24), port, scope: readU32LE(bytes, at + 24) };
   return undefined;
+}
+
+/** Whether answers go out from an address that the peer spoke to. */
+export function hasOwnAddress(bytes: Uint8Array, at: number): boolean {
+  const from = at + OWN_ADDRESS_AT;
+  return (readU32LE(bytes, from) | readU32LE(bytes, from + 4) | readU32LE(bytes, from + 8) |
+    readU32LE(bytes, from + 12)) !== 0;
+}
+
+/** From now on the machine chooses the address that it sends from. */
+export function forgetOwnAddress(bytes: Uint8Array, at: number): void {
+  bytes.fill(0, at + OWN_ADDRESS_AT, at + UNDERLAY_ADDR_BYTES);
 }
 
 export function copyUnderlayAddr(from: Uint8Array, fromAt: number, to: Uint8Array, toAt: number): void {

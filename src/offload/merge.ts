@@ -28,14 +28,17 @@ import {
   writePlainHeader,
 } from "./virtio.ts";
 
-/** Which protocols are merged. UDP only where the TUN takes UDP superpackets (USO). */
+/** Which protocols are merged. */
 export interface MergerOptions {
   readonly tcp: boolean;
   readonly udp: boolean;
 }
 
-/** Takes one packet for the TUN: pairs of `at`, `end`, the first beginning with the virtio header. Reused after the call. */
-export type WritePieces = (pieces: Int32Array, count: number) => void;
+/**
+ * Takes one packet for the TUN: pairs of `at`, `end`, the first beginning with the virtio header. Reused after the call.
+ * @returns false: a superpacket was refused as such; its packets are then given one by one
+ */
+export type WritePieces = (pieces: Int32Array, count: number) => boolean;
 
 /** Pieces of one write: a kernel takes 1024, and 256 segments of a TCP stream fill any superpacket that is worth it. */
 const MAX_PIECES = 256;
@@ -63,7 +66,7 @@ const HAS_PSH = 8;
 export class Merger {
   readonly #bytes: Uint8Array;
   readonly #sums: Checksummer;
-  readonly #options: MergerOptions;
+  #options: MergerOptions;
   readonly #candidate = new Candidate();
   readonly #pieces = new Int32Array(2 * MAX_PIECES);
 
@@ -97,6 +100,11 @@ export class Merger {
     this.#sums = new Checksummer(bytes);
     this.#options = options;
     this.#grow(FIRST_CAPACITY);
+  }
+
+  /** Between a `flush` and the next `add` only. */
+  setOptions(options: MergerOptions): void {
+    this.#options = options;
   }
 
   /**
@@ -142,8 +150,11 @@ export class Merger {
       if (this.#segments[item] === 1) {
         const at = this.#packetAt[this.#head[item]!]!;
         writePlainHeader(this.#bytes, at - VIRTIO_HEADER_BYTES);
-      } else this.#writeHeaders(item);
-      write(this.#pieces, this.#gather(item));
+        write(this.#pieces, this.#gather(item));
+      } else {
+        this.#writeHeaders(item);
+        if (!write(this.#pieces, this.#gather(item))) this.#writeSingly(item, write);
+      }
     }
     this.#packetCount = 0;
     this.#itemCount = 0;
@@ -260,6 +271,43 @@ export class Merger {
     }
     const gsoType = kind === KIND_UDP ? GSO_UDP : isV4 ? GSO_TCP4 : GSO_TCP6;
     writeGsoHeader(bytes, at - VIRTIO_HEADER_BYTES, gsoType, headerBytes, this.#gsoSize[item]!, ipHeaderBytes);
+  }
+
+  /** Gives the packets of a superpacket that was refused, as they came. */
+  #writeSingly(item: number, write: WritePieces): void {
+    this.#restoreHeaders(item);
+    const pieces = this.#pieces;
+    for (let packet = this.#head[item]!; packet !== NONE; packet = this.#packetNext[packet]!) {
+      const at = this.#packetAt[packet]! - VIRTIO_HEADER_BYTES;
+      writePlainHeader(this.#bytes, at);
+      pieces[0] = at;
+      pieces[1] = this.#packetEnd[packet]!;
+      write(pieces, 1);
+    }
+  }
+
+  /** Undoes `#writeHeaders`: what it wrote over is known again from the packet itself, whose checksums were right. */
+  #restoreHeaders(item: number): void {
+    const bytes = this.#bytes;
+    const packet = this.#head[item]!;
+    const at = this.#packetAt[packet]!;
+    const end = this.#packetEnd[packet]!;
+    const kind = this.#kind[item]!;
+    const isV4 = readU8(bytes, at) >> 4 === 4;
+    const transportAt = at + (isV4 ? IPV4_HEADER_BYTES : IPV6_HEADER_BYTES);
+    if (isV4) {
+      writeU16(bytes, at + 2, end - at);
+      writeU16(bytes, at + 10, 0);
+      writeU16(bytes, at + 10, complement(sumOctets(bytes, at, at + IPV4_HEADER_BYTES)));
+    } else writeU16(bytes, at + 4, end - transportAt);
+    const checksumAt = transportAt + (kind === KIND_TCP ? TCP_CHECKSUM_AT : UDP_CHECKSUM_AT);
+    // a first packet that others follow has no PSH: it comes from the last
+    if (kind === KIND_TCP) writeU8(bytes, transportAt + 13, readU8(bytes, transportAt + 13) & ~TCP_PSH);
+    else writeU16(bytes, transportAt + 4, end - transportAt);
+    writeU16(bytes, checksumAt, 0);
+    const sum = pseudoHeaderSum(bytes, at, isV4, kind, end - transportAt) + this.#sums.sum(transportAt, end);
+    const checksum = complement(sum);
+    writeU16(bytes, checksumAt, kind === KIND_UDP && checksum === 0 ? 0xffff : checksum);
   }
 
   /** Lists an item's pieces; their number. */

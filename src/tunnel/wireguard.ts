@@ -13,7 +13,7 @@
  * The packet path's part of this file is hot: `findSession`, `open`, `sealing`, `writeTransport`.
  * @see WireGuard paper (Donenfeld, NDSS 2017, revised 2020)
  */
-import { UNDERLAY_ADDR_BYTES } from "../ip/underlay_addr.ts";
+import { forgetOwnAddress, UNDERLAY_ADDR_BYTES } from "../ip/underlay_addr.ts";
 import type { AeadName, Ciphers, PacketCipher, RandomBytes } from "../ports.ts";
 import type { Verdict } from "../verdict.ts";
 import { KEY_BYTES } from "../wire/wg_message.ts";
@@ -317,6 +317,7 @@ export class WireGuard {
     if (peer.retransmitAtMs <= nowMs) this.#retransmit(peer, nowMs);
     if (peer.newHandshakeAtMs <= nowMs) {
       peer.newHandshakeAtMs = NEVER;
+      forgetOwnAddress(this.#core.arena, peer.endpointAt); // nothing comes back: perhaps because of it
       requestHandshake(this.#core, peer, nowMs, false);
     }
     if (peer.keepaliveAtMs <= nowMs) this.#answer(peer, nowMs);
@@ -332,6 +333,7 @@ export class WireGuard {
     peer.retransmitAtMs = NEVER;
     if (peer.retries <= MAX_HANDSHAKE_RETRIES) {
       peer.retries++;
+      forgetOwnAddress(core.arena, peer.endpointAt);
       requestHandshake(core, peer, nowMs, true);
       return;
     }

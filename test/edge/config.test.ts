@@ -10,6 +10,7 @@ import {
   sampleConfig,
 } from "../../edge/config.ts";
 import { rowOf, type SettingKey, SETTINGS, settingsOf, variableOf } from "../../edge/settings.ts";
+import { NO_OFFLOADS } from "../../src/offload/switches.ts";
 
 interface Sources {
   flags?: Record<string, readonly string[]>;
@@ -61,7 +62,7 @@ describe("loadConfig", () => {
       "flag0",
       2000,
       "error",
-      false,
+      NO_OFFLOADS,
     ]);
     expect([origins.tun, origins.wireguardPort, origins.logLevel, origins.aead]).toEqual([
       "flag",

@@ -5,13 +5,17 @@ import {
   readUnderlayAddr,
   writeUnderlayAddr,
 } from "../../src/ip/underlay_addr.ts";
-import type { ReceivedRun, Tun, Underlay } from "../../src/ports.ts";
+import type { OffloadSwitches, ReceivedRun, Tun, Underlay } from "../../src/ports.ts";
 import type { FakeNetwork } from "./network.ts";
 
 export class FakeTun implements Tun {
   readonly name = "fake0";
   readonly hasOffload: boolean;
-  readonly hasUdpOffload: boolean;
+  mergesTcp: boolean;
+  mergesUdp: boolean;
+  offloadChanges = 0;
+  /** superpackets are refused with this, 0 = accepted */
+  mergedErrno = 0;
   /** packets that the machine sends: virtio header first when `hasOffload` */
   readonly toRead: Uint8Array[] = [];
   /** packets that were delivered to the machine, whole */
@@ -23,7 +27,8 @@ export class FakeTun implements Tun {
   constructor(arena: Uint8Array, offload = false) {
     this.#arena = arena;
     this.hasOffload = offload;
-    this.hasUdpOffload = offload;
+    this.mergesTcp = offload;
+    this.mergesUdp = offload;
   }
 
   read(at: number, end: number): number {
@@ -36,10 +41,23 @@ export class FakeTun implements Tun {
 
   write(pieces: Int32Array, count: number): number {
     if (this.errno !== 0) return -this.errno;
+    if (this.mergedErrno !== 0 && count > 1) return -this.mergedErrno;
     const parts: number[] = [];
     for (let i = 0; i < count; i++) parts.push(...this.#arena.slice(pieces[2 * i], pieces[2 * i + 1]));
     this.written.push(Uint8Array.from(parts));
     return parts.length;
+  }
+
+  switchOffload({ tcpMerge, udpMerge }: OffloadSwitches): void {
+    this.mergesTcp = tcpMerge && this.hasOffload;
+    this.mergesUdp = udpMerge && this.hasOffload;
+    this.offloadChanges++;
+  }
+
+  refuseMerged(isUdp: boolean): void {
+    if (isUdp) this.mergesUdp = false;
+    else this.mergesTcp = false;
+    this.offloadChanges++;
   }
 
   close(): void {}
@@ -152,6 +170,15 @@ export class FakeUnderlay implements Underlay {
     if (end - at + (to.address.length === 4 ? 28 : 48) > this.deviceBytes) return -90; // EMSGSIZE
     this.#network.send(this.address, formatUnderlayAddr(to), this.#arena.slice(at, end), true);
     return 0;
+  }
+
+  offloadChanges = 0;
+  /** what it was told last */
+  switches: OffloadSwitches | undefined;
+
+  switchOffload(switches: OffloadSwitches): void {
+    this.switches = switches;
+    this.offloadChanges++;
   }
 
   takeTooBig(): number {

@@ -6,7 +6,7 @@
  */
 import { readU32LE, writeU53LE } from "../../src/bytes/integers.ts";
 import { parsePrefix } from "../../src/ip/address.ts";
-import { parseUnderlayAddr, writeUnderlayAddr } from "../../src/ip/underlay_addr.ts";
+import { parseUnderlayAddr, UNDERLAY_ADDR_BYTES, writeUnderlayAddr } from "../../src/ip/underlay_addr.ts";
 import type { AeadName, Ciphers, PacketCipher } from "../../src/ports.ts";
 import type { Peer } from "../../src/tunnel/peer.ts";
 import type { PeerSpec } from "../../src/tunnel/peer_table.ts";
@@ -20,7 +20,7 @@ const MAX_PEERS = 4;
 const PACKET_BYTES = 16;
 // The arena: address records, the source of what is being received, then one message each way.
 const FROM_AT = addressRoomBytes(MAX_PEERS);
-const IN_AT = FROM_AT + 32;
+const IN_AT = FROM_AT + UNDERLAY_ADDR_BYTES;
 const OUT_AT = IN_AT + 4096;
 const ARENA_BYTES = OUT_AT + 4096;
 

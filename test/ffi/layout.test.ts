@@ -29,6 +29,11 @@ const STRUCTS: Readonly<Record<string, { type: string; fields?: Readonly<Record<
   },
   MMSGHDR: { type: "struct mmsghdr", fields: { length: "msg_len" } },
   CMSGHDR: { type: "struct cmsghdr", fields: { length: "cmsg_len", level: "cmsg_level", type: "cmsg_type" } },
+  IN_PKTINFO: {
+    type: "struct in_pktinfo",
+    fields: { ifindex: "ipi_ifindex", specDst: "ipi_spec_dst", addr: "ipi_addr" },
+  },
+  IN6_PKTINFO: { type: "struct in6_pktinfo", fields: { addr: "ipi6_addr", ifindex: "ipi6_ifindex" } },
   SOCKADDR_IN: {
     type: "struct sockaddr_in",
     fields: { family: "sin_family", port: "sin_port", address: "sin_addr" },

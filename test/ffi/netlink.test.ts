@@ -5,6 +5,7 @@ import { attributesIn, messagesIn, MessageWriter } from "../../ffi/netlink_messa
 import { makeArena } from "../../ffi/sodium.ts";
 import { openTun, type TunDevice } from "../../ffi/tun.ts";
 import { formatPrefix, parseAddress, parsePrefix } from "../../src/ip/address.ts";
+import { NO_OFFLOADS } from "../../src/offload/switches.ts";
 import fc from "fast-check";
 import { hasIpv6, noNetwork, runtimeName } from "./harness.ts";
 
@@ -14,7 +15,7 @@ describe.skipIf(noNetwork)(`netlink on ${runtimeName}${noNetwork}`, () => {
   let index = 0;
   beforeEach(() => {
     netlink = openNetlink();
-    tun = openTun({ name: "edgemesh-t1", arena: makeArena(4096), offload: false });
+    tun = openTun({ name: "edgemesh-t1", arena: makeArena(4096), offload: NO_OFFLOADS });
     index = netlink.findLink(tun.name)!.index;
   });
   afterEach(() => {
@@ -111,7 +112,7 @@ describe.skipIf(noNetwork)(`netlink on ${runtimeName}${noNetwork}`, () => {
 
   it("a route that leads to another device is a conflict, and the message says where to", () => {
     netlink.setLinkUp(index, 1355);
-    const other = openTun({ name: "edgemesh-t2", arena: makeArena(4096), offload: false });
+    const other = openTun({ name: "edgemesh-t2", arena: makeArena(4096), offload: NO_OFFLOADS });
     const otherIndex = netlink.findLink(other.name)!.index;
     netlink.setLinkUp(otherIndex, 1355);
     netlink.addRoute({ destination: prefix("10.97.0.0/16"), index: otherIndex });

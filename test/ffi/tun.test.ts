@@ -7,6 +7,7 @@ import { openTun, type TunDevice } from "../../ffi/tun.ts";
 import { complement, sumOctets } from "../../src/bytes/checksum.ts";
 import { readU16, writeU16 } from "../../src/bytes/integers.ts";
 import { parsePrefix } from "../../src/ip/address.ts";
+import { ALL_OFFLOADS, NO_OFFLOADS } from "../../src/offload/switches.ts";
 import { hasIpv6, noNetwork, runtimeName } from "./harness.ts";
 
 const NAME = "edgemesh-t0";
@@ -27,7 +28,7 @@ describe.skipIf(noNetwork)(`TUN on ${runtimeName}${noNetwork}`, () => {
   });
 
   function device(arena: Uint8Array, offload: boolean): TunDevice {
-    const tun = openTun({ name: NAME, arena, offload });
+    const tun = openTun({ name: NAME, arena, offload: offload ? ALL_OFFLOADS : NO_OFFLOADS });
     open.push(tun);
     return tun;
   }
@@ -94,18 +95,51 @@ describe.skipIf(noNetwork)(`TUN on ${runtimeName}${noNetwork}`, () => {
     const tun = device(arena, true);
     // every kernel since 2.6.27 has TSO; USO is Linux 6.2's, and then says on
     expect(tun.facts.tunTso).toMatch(/^on/);
-    expect(tun.facts.tunUso).toMatch(tun.hasUdpOffload ? /^on$/ : /^off, the kernel refuses it .*EINVAL/);
+    expect(tun.facts.tunUso).toMatch(/^on$|^off, the kernel refuses it .*EINVAL/);
+    expect(tun.facts.tcpMerge).toMatch(/^on$|^off, the kernel refuses a merged write: .*EINVAL/);
+    expect(tun.facts.udpMerge).toMatch(/^on$|^off, the kernel refuses a merged write: .*EINVAL/);
+    expect(tun.mergesTcp).toBe(tun.facts.tcpMerge === "on");
+    expect(tun.mergesUdp).toBe(tun.facts.udpMerge === "on");
     tun.close();
     open.splice(0);
     const plain = device(arena, false);
-    expect(plain.facts).toEqual({ tunTso: "off, by configuration", tunUso: "off, by configuration" });
-    expect(plain.hasUdpOffload).toBe(false);
+    const off = "off, by configuration";
+    expect(plain.facts).toEqual({ tunTso: off, tunUso: off, tcpMerge: off, udpMerge: off });
+    expect([plain.mergesTcp, plain.mergesUdp]).toEqual([false, false]);
+  });
+
+  it("each offload has a switch, at the start and while the device is open", () => {
+    const arena = makeArena(4096);
+    const tun = openTun({ name: NAME, arena, offload: { ...NO_OFFLOADS, tcpMerge: true } });
+    open.push(tun);
+    const off = "off, by configuration";
+    expect(tun.hasOffload).toBe(true);
+    expect(tun.facts).toEqual({ tunTso: off, tunUso: off, tcpMerge: "on", udpMerge: off });
+    const before = tun.offloadChanges;
+    tun.switchOffload(ALL_OFFLOADS);
+    expect(tun.facts).toMatchObject({ tcpMerge: "on", udpMerge: "on" });
+    expect(tun.facts.tunTso).toMatch(/^on/);
+    tun.refuseMerged(true, EINVAL);
+    expect(tun.facts).toMatchObject({ tcpMerge: "on", udpMerge: expect.stringMatching(/^off, a merged .*EINVAL/) });
+    expect([tun.mergesTcp, tun.mergesUdp]).toEqual([true, false]);
+    tun.switchOffload(NO_OFFLOADS);
+    expect(tun.facts).toEqual({ tunTso: off, tunUso: off, tcpMerge: off, udpMerge: off });
+    tun.switchOffload(ALL_OFFLOADS); // tries again
+    expect([tun.mergesTcp, tun.mergesUdp]).toEqual([true, true]);
+    expect(tun.offloadChanges).toBe(before + 4);
+  });
+
+  it("a device that was made without offloads says that they need a restart", () => {
+    const tun = device(makeArena(4096), false);
+    tun.switchOffload({ ...NO_OFFLOADS, tso: true });
+    expect(tun.facts.tunTso).toMatch(/^off until a restart/);
+    expect(tun.facts.tcpMerge).toBe("off, by configuration");
   });
 
   it("a second device of the name is refused with EDGE_TUN_BUSY, and the name is free after close", () => {
     const arena = makeArena(4096);
     const first = device(arena, true);
-    expect(() => openTun({ name: NAME, arena, offload: true })).toThrow(
+    expect(() => openTun({ name: NAME, arena, offload: ALL_OFFLOADS })).toThrow(
       expect.objectContaining({ code: "EDGE_TUN_BUSY", message: expect.stringContaining(`"${NAME}"`) }),
     );
     first.close();
@@ -137,6 +171,6 @@ describe.skipIf(noNetwork)(`TUN on ${runtimeName}${noNetwork}`, () => {
 
 describe("TUN names", () => {
   it.each(["", "sixteen-octets-x", "a/b", "a b", "..", "tun%d", "grün"])("%j is refused", (name) => {
-    expect(() => openTun({ name, arena: new Uint8Array(8), offload: true })).toThrow(RangeError);
+    expect(() => openTun({ name, arena: new Uint8Array(8), offload: ALL_OFFLOADS })).toThrow(RangeError);
   });
 });

@@ -9,8 +9,17 @@ import { READY_UNDERLAY, Waiter } from "../../ffi/poll.ts";
 import { setIntOption } from "../../ffi/socket_option.ts";
 import { makeArena } from "../../ffi/sodium.ts";
 import { openUnderlay, receiveBytes, type UdpUnderlay, type UnderlayOptions } from "../../ffi/udp.ts";
-import { parseAddress } from "../../src/ip/address.ts";
-import { equalUnderlayAddr, UNDERLAY_ADDR_BYTES, writeUnderlayAddr } from "../../src/ip/underlay_addr.ts";
+import { parseAddress, parsePrefix } from "../../src/ip/address.ts";
+import {
+  equalUnderlayAddr,
+  hasOwnAddress,
+  OWN_ADDRESS_AT,
+  UNDERLAY_ADDR_BYTES,
+  writeUnderlayAddr,
+} from "../../src/ip/underlay_addr.ts";
+import { ALL_OFFLOADS, NO_OFFLOADS } from "../../src/offload/switches.ts";
+import { runtime } from "../../ffi/runtime/index.ts";
+import { SendErrors, SendQueue } from "../../ffi/udp_send.ts";
 import { hasIpv6, noNetwork, runtimeName } from "./harness.ts";
 
 const SLOTS = 8;
@@ -105,7 +114,9 @@ describe.skipIf(noNetwork)(`underlay on ${runtimeName}${noNetwork}`, () => {
     expect(taken.datagrams).toEqual(cut(SEND_AT, end, 1400));
     expect(taken.runs).toHaveLength(1);
     expect(taken.runs[0]).toMatchObject({ bytes: end - SEND_AT, segmentBytes: 1400, ecn: 2, isTruncated: false });
-    // the source is the record that a send to it would use, unused octets included
+    // the source is the record that a send to it would use, unused octets included; and it knows whom it spoke to
+    const own = parseAddress(address)!;
+    arena.set(own, toAt + OWN_ADDRESS_AT);
     expect(equalUnderlayAddr(taken.runs[0]!.from, 0, arena, toAt)).toBe(true);
     expect(socket.sendErrorCount).toBe(0);
   });
@@ -166,7 +177,7 @@ describe.skipIf(noNetwork)(`underlay on ${runtimeName}${noNetwork}`, () => {
   it("both families are received in one call, and neither starves the other", { skip: !hasIpv6 }, () => {
     const socket = underlay();
     const v4 = writeTo(0, "127.0.0.1", socket.port);
-    const v6 = writeTo(32, "::1", socket.port);
+    const v6 = writeTo(64, "::1", socket.port);
     for (let i = 0; i < 3 * SLOTS; i++) socket.queue(SEND_AT + i, SEND_AT + i + 1, 1, v4, 0);
     socket.queue(SEND_AT, SEND_AT + 2, 2, v6, 0);
     socket.flush();
@@ -181,12 +192,12 @@ describe.skipIf(noNetwork)(`underlay on ${runtimeName}${noNetwork}`, () => {
   it("what cannot be sent is counted by errno, and does not stop what comes after", () => {
     const socket = underlay();
     const good = writeTo(0, "127.0.0.1", socket.port);
-    const nowhere = writeTo(32, "192.0.2.1", 9);
-    arena.fill(0, 64, 96); // no address at all
+    const nowhere = writeTo(64, "192.0.2.1", 9);
+    arena.fill(0, 128, 192); // no address at all
     socket.queue(SEND_AT, SEND_AT + 1, 1, good, 0);
     socket.queue(SEND_AT, SEND_AT + 2, 2, nowhere, 0);
     socket.queue(SEND_AT, SEND_AT + 10 * 300, 300, nowhere, 0);
-    socket.queue(SEND_AT, SEND_AT + 3, 3, 64, 0);
+    socket.queue(SEND_AT, SEND_AT + 3, 3, 128, 0);
     socket.queue(SEND_AT, SEND_AT + 65508, 65508, good, 0); // one more than fits
     socket.queue(SEND_AT, SEND_AT + 4, 4, good, 0);
     socket.flush();
@@ -221,6 +232,122 @@ describe.skipIf(noNetwork)(`underlay on ${runtimeName}${noNetwork}`, () => {
     socket.flush();
     expect(take(socket, 10).datagrams).toEqual(cut(SEND_AT, SEND_AT + 950, 100));
     expect(socket.sendErrors.get(EINVAL)).toBeUndefined();
+  });
+
+  it("answers come from the address that was spoken to, runs and single ones, until it goes", () => {
+    const links = openNetlink();
+    const lo = links.findLink("lo")!.index;
+    const other = parsePrefix("10.66.0.1/32")!;
+    links.addAddress(lo, other);
+    try {
+      const socket = underlay();
+      const second = writeTo(0, "10.66.0.1", socket.port);
+      socket.queue(SEND_AT, SEND_AT + 5, 5, second, 0);
+      socket.flush();
+      const heard = take(socket, 1).runs[0]!.from;
+      expect([...heard.subarray(OWN_ADDRESS_AT, OWN_ADDRESS_AT + 4)]).toEqual([10, 66, 0, 1]);
+      // an answer to somebody elsewhere on the machine
+      const toAt = writeTo(128, "127.0.0.1", socket.port);
+      arena.set(heard.subarray(OWN_ADDRESS_AT), toAt + OWN_ADDRESS_AT);
+      const sendBoth = () => {
+        socket.queue(SEND_AT, SEND_AT + 950, 100, toAt, 2);
+        socket.queue(SEND_AT, SEND_AT + 7, 7, toAt, 0);
+        socket.flush();
+        return take(socket, 11);
+      };
+      const sticky = sendBoth();
+      expect(sticky.datagrams).toEqual([...cut(SEND_AT, SEND_AT + 950, 100), textOf(SEND_AT, SEND_AT + 7)]);
+      expect(sticky.runs.map((run) => [...run.from.subarray(4, 8)])).toEqual([[10, 66, 0, 1], [10, 66, 0, 1]]);
+      expect(sticky.runs[0]).toMatchObject({ segmentBytes: 100, ecn: 2 });
+      expect(hasOwnAddress(arena, toAt)).toBe(true);
+
+      links.removeAddress(lo, other);
+      const free = sendBoth();
+      expect(free.datagrams).toEqual(sticky.datagrams);
+      expect(free.runs.map((run) => [...run.from.subarray(4, 8)])).toEqual([[127, 0, 0, 1], [127, 0, 0, 1]]);
+      expect(free.runs[0]).toMatchObject({ segmentBytes: 100, ecn: 2 }); // still a run: it was not to blame
+      expect(hasOwnAddress(arena, toAt)).toBe(false);
+      expect(socket.facts.udpSegment).toBe("on");
+      expect(socket.sendErrorCount).toBe(0);
+    } finally {
+      links.close();
+    }
+  });
+
+  it("answers over IPv6 come from the address that was spoken to, until it goes", { skip: !hasIpv6 }, () => {
+    const links = openNetlink();
+    const lo = links.findLink("lo")!.index;
+    const other = parsePrefix("fd66::1/128")!;
+    links.addAddress(lo, other);
+    try {
+      const socket = underlay();
+      const toAt = writeTo(0, "::1", socket.port);
+      arena.set(other.address, toAt + OWN_ADDRESS_AT);
+      for (const expected of [other.address, parseAddress("::1")!]) {
+        socket.queue(SEND_AT, SEND_AT + 950, 100, toAt, 3);
+        socket.flush();
+        const taken = take(socket, 10);
+        expect(taken.datagrams).toEqual(cut(SEND_AT, SEND_AT + 950, 100));
+        expect(taken.runs).toHaveLength(1);
+        expect(taken.runs[0]!.ecn).toBe(3);
+        expect([...taken.runs[0]!.from.subarray(8, 24)]).toEqual([...expected]);
+        if (expected === other.address) links.removeAddress(lo, other);
+      }
+      expect(socket.sendErrorCount).toBe(0);
+    } finally {
+      links.close();
+    }
+  });
+
+  it("runs of equal datagrams get a filler where the kernel would damage them; short ones go singly", () => {
+    const socket = underlay();
+    const toAt = writeTo(0, "127.0.0.1", socket.port);
+    const errors = new SendErrors();
+    const fd = socket.fds[0]!;
+    const queue = new SendQueue(
+      { fd, family: 2, segmentOff: undefined, needsFiller: true },
+      arena,
+      runtime().pointerOf(arena),
+      errors,
+    );
+    const send = (bytes: number, segmentBytes: number, count: number) => {
+      queue.queue(SEND_AT, SEND_AT + bytes, segmentBytes, toAt, 0);
+      queue.flush();
+      return take(socket, count);
+    };
+    const filler = String.fromCharCode(7);
+    const filled = send(800, 100, 9);
+    expect(filled.datagrams).toEqual([...cut(SEND_AT, SEND_AT + 800, 100), filler]);
+    expect(filled.runs).toHaveLength(1);
+    expect(send(700, 100, 7).runs).toHaveLength(7); // not worth a filler
+    expect(send(750, 100, 8).runs).toHaveLength(1); // not all equal: no damage
+    expect(send(100, 100, 1).runs).toHaveLength(1);
+    const long = send(64 * 100 + 900, 100, 64 + 1 + 9 + 1);
+    expect(long.datagrams.filter((text) => text === filler)).toHaveLength(2);
+    expect(long.datagrams.filter((text) => text !== filler)).toEqual(cut(SEND_AT, SEND_AT + 7300, 100));
+    expect(errors.total).toBe(0);
+  });
+
+  it("segmentation and merging are switched while it is open", () => {
+    const socket = underlay();
+    const toAt = writeTo(0, "127.0.0.1", socket.port);
+    const runsOf = () => {
+      socket.queue(SEND_AT, SEND_AT + 800, 100, toAt, 0);
+      socket.flush();
+      return take(socket, 8).runs.length;
+    };
+    expect(runsOf()).toBe(1);
+    const before = socket.offloadChanges;
+    socket.switchOffload({ ...ALL_OFFLOADS, udpGro: false });
+    expect(socket.facts).toMatchObject({ udpSegment: "on", udpGro: "off, by configuration" });
+    expect(runsOf()).toBe(8);
+    socket.switchOffload(NO_OFFLOADS);
+    expect(socket.maxSegments).toBe(1);
+    expect(runsOf()).toBe(8);
+    socket.switchOffload(ALL_OFFLOADS);
+    expect(socket.facts).toMatchObject({ udpSegment: "on", udpGro: "on" });
+    expect(runsOf()).toBe(1);
+    expect(socket.offloadChanges).toBe(before + 3);
   });
 
   it.each(families)("a run above the route's MTU over %s is sent one by one, in fragments", (_, address) => {
@@ -261,7 +388,7 @@ describe.skipIf(noNetwork)(`underlay on ${runtimeName}${noNetwork}`, () => {
     expect(setIntOption(socket.fds[0]!, SOL_SOCKET, SO_RCVBUF, 1 << 16)).toBe(0);
     expect(() => socket.queue(0, arena.length + 1, 1400, 0, 0)).toThrow(RangeError);
     expect(() => socket.queue(0, 10, 0, 0, 0)).toThrow(RangeError);
-    expect(() => socket.queue(0, 10, 10, arena.length - 31, 0)).toThrow(RangeError);
+    expect(() => socket.queue(0, 10, 10, arena.length - UNDERLAY_ADDR_BYTES + 1, 0)).toThrow(RangeError);
     expect(() => underlay({ port: 65536 })).toThrow(RangeError);
     expect(() => underlay({ receiveAt: RECEIVE_AT + 8 })).toThrow(RangeError);
     expect(() => underlay({ receiveAt: 4 })).toThrow(RangeError);
@@ -281,7 +408,7 @@ describe.skipIf(noNetwork)(`underlay on ${runtimeName}${noNetwork}`, () => {
     expect(() => underlay({ arena, address: parseAddress(address)!, port: bound.port })).toThrow(/EADDRINUSE/);
     const elsewhere = name === "IPv6" ? "2001:db8::1" : "192.0.2.1";
     expect(() => underlay({ arena, address: parseAddress(elsewhere)! })).toThrow(/bind to .*EADDRNOTAVAIL/);
-    const other = writeTo(32, name === "IPv6" ? "127.0.0.1" : "::1", any.port);
+    const other = writeTo(64, name === "IPv6" ? "127.0.0.1" : "::1", any.port);
     bound.queue(SEND_AT, SEND_AT + 10, 10, other, 0);
     bound.flush();
     expect(bound.sendErrors.get(EAFNOSUPPORT)).toBe(1);
@@ -308,7 +435,7 @@ describe.skipIf(noNetwork)(`underlay on ${runtimeName}${noNetwork}`, () => {
   it("a peer that answers with ICMP port unreachable does not disturb sends to others", () => {
     const socket = underlay();
     const dead = writeTo(0, "127.0.0.1", 9);
-    const live = writeTo(32, "127.0.0.1", socket.port);
+    const live = writeTo(64, "127.0.0.1", socket.port);
     for (let i = 0; i < 20; i++) {
       socket.queue(SEND_AT + i, SEND_AT + i + 4, 4, dead, 0);
       socket.queue(SEND_AT + i, SEND_AT + i + 4, 4, live, 0);

@@ -14,6 +14,7 @@ import { startDatapath } from "../../edge/agent/link.ts";
 import { PROXY_ROUTES, proxyClientAddress, proxyServerAddress } from "../../src/datapath/proxy_addresses.ts";
 import { parseAddress, parsePrefixOrAddress } from "../../src/ip/address.ts";
 import { parseUnderlayAddr } from "../../src/ip/underlay_addr.ts";
+import { ALL_OFFLOADS, NO_OFFLOADS } from "../../src/offload/switches.ts";
 import { policyOf, type TestRule } from "../fakes/mesh_node.ts";
 
 export interface RelayConfig {
@@ -47,7 +48,7 @@ const link = startDatapath({
   privateKey: octets(config.privateKey),
   aead: "libsodium",
   memberAead: "off",
-  offload: config.offload,
+  offload: config.offload ? ALL_OFFLOADS : NO_OFFLOADS,
 });
 link.onEvent = (event) => console.log(JSON.stringify(event));
 await link.ready;

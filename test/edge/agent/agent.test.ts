@@ -5,6 +5,7 @@ import { describe, expect, it } from "vitest";
 import { type DurableDir, nodeDurableDir } from "../../../edge/agent/durable_dir.ts";
 import { EdgeError } from "../../../edge/errors.ts";
 import type { EntryValue } from "../../../src/mesh/entries.ts";
+import { ALL_OFFLOADS } from "../../../src/offload/switches.ts";
 import { entriesOf, entryOf, memberOf, NOW_MS, SETTINGS } from "../../src/mesh/fixtures.ts";
 import { type FakeAgent, makeAgent } from "./fakes.ts";
 
@@ -121,6 +122,23 @@ describe("Agent", () => {
     expect(fake.link.ops).toEqual(["self", "peer", "peer", "ip", "ip", "ip", "ip", "policy"]);
     expect(fake.network.on(fake.network.localAddresses)).toEqual(["10.9.0.2/32", "fd09::2/128"]);
     expect(codes(fake)).toEqual([]);
+  });
+
+  it("switches offloads of the datapath that runs and of the next one, and shows what came of it", async () => {
+    const fake = makeAgent();
+    await synced(fake);
+    const switches = { ...ALL_OFFLOADS, udpGso: false };
+    fake.agent.switchOffload(switches);
+    expect(fake.link.told.flat().at(-1)).toEqual({ op: "offload", switches });
+    const { offload } = fake.agent.datapathFacts!;
+    fake.link.onEvent({ op: "offload", offload: { ...offload, udpSegment: "off, by configuration" } });
+    expect(fake.agent.datapathFacts!.offload).toEqual({ ...offload, udpSegment: "off, by configuration" });
+    fake.link.onEvent({ op: "fatal", code: "EDGE_TUN_FAILED", message: "TUN is gone" });
+    await settle();
+    fake.time.pass(1000);
+    await settle();
+    expect(fake.links).toHaveLength(2);
+    expect(fake.link.options.offload).toEqual(switches);
   });
 
   it("does not start when the datapath cannot", async () => {

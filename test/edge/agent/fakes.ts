@@ -14,6 +14,7 @@ import { EdgeError } from "../../../edge/errors.ts";
 import { SILENT_LOG } from "../../../edge/log.ts";
 import type { DnsDoors } from "../../../edge/proxy/dns_doors.ts";
 import type { ProxyDoors } from "../../../edge/proxy/doors.ts";
+import { ALL_OFFLOADS } from "../../../src/offload/switches.ts";
 import type { DatapathCommand, DatapathEvent, DatapathSnapshot, FlowRecord } from "../../../src/datapath/control.ts";
 import { DatapathCounters } from "../../../src/datapath/counters.ts";
 import { ciphers, decode, NOW_MS, RECORD_KEY } from "../../src/mesh/fixtures.ts";
@@ -74,6 +75,8 @@ export class FakeLink implements DatapathLink {
         offload: {
           tunTso: "on",
           tunUso: "on",
+          tcpMerge: "on",
+          udpMerge: "on",
           udpSegment: "on",
           udpGro: "on",
           receiveBufferBytes: 1,
@@ -267,7 +270,7 @@ export function makeAgent(
       privateKey: new Uint8Array(32).fill(9),
       aead: "auto",
       memberAead: "auto",
-      offload: true,
+      offload: ALL_OFFLOADS,
     },
     mesh: {
       selfName: "edge1/m2",

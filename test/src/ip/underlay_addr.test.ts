@@ -8,7 +8,10 @@ import {
   FAMILY_IPV6,
   FAMILY_NONE,
   familyOf,
+  forgetOwnAddress,
   formatUnderlayAddr,
+  hasOwnAddress,
+  OWN_ADDRESS_AT,
   parseUnderlayAddr,
   readUnderlayAddr,
   UNDERLAY_ADDR_BYTES,
@@ -33,7 +36,7 @@ describe("underlay address records", () => {
   it("are laid out as sockaddr_in and sockaddr_in6", () => {
     const bytes = new Uint8Array(UNDERLAY_ADDR_BYTES).fill(0xee);
     writeUnderlayAddr(bytes, 0, { address: parseAddress("192.0.2.1")!, port: 51871, scope: 0 });
-    expect([...bytes]).toEqual([2, 0, 0xca, 0x9f, 192, 0, 2, 1, ...new Array(24).fill(0)]);
+    expect([...bytes]).toEqual([2, 0, 0xca, 0x9f, 192, 0, 2, 1, ...new Array(40).fill(0)]);
     writeUnderlayAddr(bytes, 0, { address: parseAddress("fe80::1")!, port: 80, scope: 0x01020304 });
     expect([...bytes]).toEqual([
       10,
@@ -52,16 +55,26 @@ describe("underlay address records", () => {
       3,
       2,
       1,
-      0,
-      0,
-      0,
-      0,
+      ...new Array(20).fill(0),
     ]);
+  });
+
+  it("hold our own address behind it, until it is forgotten", () => {
+    const bytes = new Uint8Array(UNDERLAY_ADDR_BYTES);
+    writeUnderlayAddr(bytes, 0, { address: parseAddress("192.0.2.1")!, port: 51871, scope: 0 });
+    const before = bytes.slice();
+    expect(hasOwnAddress(bytes, 0)).toBe(false);
+    for (let i = OWN_ADDRESS_AT; i < UNDERLAY_ADDR_BYTES; i++) {
+      bytes[i] = 0x80;
+      expect(hasOwnAddress(bytes, 0)).toBe(true);
+      forgetOwnAddress(bytes, 0);
+      expect(bytes).toEqual(before);
+    }
   });
 
   it("are read as written, at any place, and touch nothing else", () => {
     fc.assert(fc.property(addr, fc.nat(9), (value, at) => {
-      const bytes = new Uint8Array(48).fill(0xee);
+      const bytes = new Uint8Array(64).fill(0xee);
       writeUnderlayAddr(bytes, at, value);
       expect(readUnderlayAddr(bytes, at)).toEqual(value);
       expect(familyOf(bytes, at)).toBe(value.address.length === 4 ? FAMILY_IPV4 : FAMILY_IPV6);
@@ -82,10 +95,12 @@ describe("underlay address records", () => {
     fc.assert(fc.property(addr, addr, (a, b) => {
       const bytes = new Uint8Array(3 * UNDERLAY_ADDR_BYTES);
       writeUnderlayAddr(bytes, 0, a);
-      writeUnderlayAddr(bytes, 32, b);
-      copyUnderlayAddr(bytes, 0, bytes, 64);
-      expect(equalUnderlayAddr(bytes, 0, bytes, 64)).toBe(true);
-      expect(equalUnderlayAddr(bytes, 0, bytes, 32)).toBe(formatUnderlayAddr(a) === formatUnderlayAddr(b));
+      writeUnderlayAddr(bytes, UNDERLAY_ADDR_BYTES, b);
+      copyUnderlayAddr(bytes, 0, bytes, 2 * UNDERLAY_ADDR_BYTES);
+      expect(equalUnderlayAddr(bytes, 0, bytes, 2 * UNDERLAY_ADDR_BYTES)).toBe(true);
+      expect(equalUnderlayAddr(bytes, 0, bytes, UNDERLAY_ADDR_BYTES)).toBe(
+        formatUnderlayAddr(a) === formatUnderlayAddr(b),
+      );
     }));
   });
 });

@@ -19,7 +19,7 @@ const BOTH: MergerOptions = { tcp: true, udp: true };
 const V6 = { source: A6, destination: B6 };
 
 /** Packets with 16 octets of noise between them, merged; each write as one array, virtio header first. */
-function merge(packets: Uint8Array[], options = BOTH): Uint8Array[] {
+function merge(packets: Uint8Array[], options = BOTH, isRefusing = false): Uint8Array[] {
   const total = packets.reduce((sum, packet) => sum + packet.length + 16, 0);
   const arena = new Uint8Array(Math.ceil((total + 64) / 4) * 4).fill(0xd7);
   const merger = new Merger(arena, options);
@@ -36,7 +36,9 @@ function merge(packets: Uint8Array[], options = BOTH): Uint8Array[] {
     expect(count).toBeLessThanOrEqual(256);
     const parts: number[] = [];
     for (let i = 0; i < count; i++) parts.push(...arena.subarray(pieces[2 * i], pieces[2 * i + 1]));
+    if (isRefusing && count > 1) return false;
     writes.push(Uint8Array.from(parts));
+    return true;
   });
   merger.flush(() => expect.fail("nothing is held after a flush"));
   return writes;
@@ -130,6 +132,22 @@ describe("Merger: what it writes", () => {
     expect(merge(packets)).toEqual(packets.map((packet) => Uint8Array.from([...new Array(10).fill(0), ...packet])));
   });
 
+  it("gives the packets of a superpacket that is refused as they came, and none of them twice", () => {
+    const alone = (packets: Uint8Array[]) =>
+      packets.map((packet) => Uint8Array.from([...new Array(10).fill(0), ...packet]));
+    const flows = [
+      stream([100, 100, 40], {}, { 2: { flags: ACK | PSH } }),
+      stream([90, 90], V6),
+      datagrams([64, 64, 1], V6),
+      datagrams([33, 33, 7]),
+      [udpPacket({ sourcePort: 9 })],
+    ];
+    for (const packets of flows) expect(merge(packets, BOTH, true)).toEqual(alone(packets));
+    expect(merge(flows.flat(), BOTH, true)).toEqual(alone(flows.flat()));
+    const [first, second, third] = stream([50, 50, 50]);
+    expect(merge([third!, second!, first!], BOTH, true)).toEqual(alone([first!, second!, third!]));
+  });
+
   it("starts anew with each batch", () => {
     const arena = new Uint8Array(4096);
     const merger = new Merger(arena, BOTH);
@@ -138,7 +156,7 @@ describe("Merger: what it writes", () => {
     for (const packet of [a!, b!]) {
       arena.set(packet, 64);
       merger.add(64, 64 + packet.length);
-      merger.flush((_, count) => counts.push(count));
+      merger.flush((_, count) => (counts.push(count), true));
     }
     expect(counts).toEqual([1, 1]);
   });

@@ -6,6 +6,7 @@ import { beforeAll, beforeEach, describe, expect, it } from "vitest";
 import fc from "fast-check";
 import { loadSodiumWasm } from "../../../edge/ciphers_wasm.ts";
 import { toHex } from "../../../src/bytes/text.ts";
+import { UNDERLAY_ADDR_BYTES } from "../../../src/ip/underlay_addr.ts";
 import type { Ciphers } from "../../../src/ports.ts";
 import {
   DROP_BAD_MAC1,
@@ -39,7 +40,7 @@ function stateOf(node: FakeNode): string {
   const [peer] = node.wireguard.peers();
   const { previous, current, next, pending, rxBytes, txBytes, retransmitAtMs, keepaliveAtMs, newHandshakeAtMs } = peer!;
   const sessions = [previous, current, next].map((session) => session?.localIndex);
-  const endpoint = toHex(node.arena.subarray(peer!.endpointAt, peer!.endpointAt + 32));
+  const endpoint = toHex(node.arena.subarray(peer!.endpointAt, peer!.endpointAt + UNDERLAY_ADDR_BYTES));
   return JSON.stringify([
     sessions,
     pending?.localIndex,

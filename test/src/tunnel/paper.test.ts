@@ -4,7 +4,7 @@
  */
 import { beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { loadSodiumWasm } from "../../../edge/ciphers_wasm.ts";
-import { formatUnderlayAddr, readUnderlayAddr } from "../../../src/ip/underlay_addr.ts";
+import { formatUnderlayAddr, hasOwnAddress, OWN_ADDRESS_AT, readUnderlayAddr } from "../../../src/ip/underlay_addr.ts";
 import { isLaterStamp } from "../../../src/noise/tai64n.ts";
 import type { Ciphers } from "../../../src/ports.ts";
 import { LOAD_QUEUE_THRESHOLD, REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES } from "../../../src/tunnel/constants.ts";
@@ -233,6 +233,17 @@ describe("§6.4 retransmission", () => {
     expect(new Set(seen).size).toBeGreaterThan(3);
   });
 
+  it("lets the machine choose the source address again", () => {
+    a.arena[toB.endpointAt + OWN_ADDRESS_AT] = 10;
+    cut(a);
+    a.send(toB, 1);
+    pair.run(4 * SECOND);
+    expect(hasOwnAddress(a.arena, toB.endpointAt)).toBe(true);
+    pair.run(2 * SECOND);
+    expect(a.timesOf(INITIATION)).toHaveLength(2);
+    expect(hasOwnAddress(a.arena, toB.endpointAt)).toBe(false);
+  });
+
   it("gives up after 20 initiations, and what was staged is dropped", () => {
     cut(a);
     a.send(toB, 1);
@@ -326,7 +337,12 @@ describe("§6.5 dead peer", () => {
     a.send(toB, 1);
     pair.run(5 * SECOND);
     a.send(toB, 2); // must not put it off
-    pair.run(20 * SECOND);
+    a.arena[toB.endpointAt + OWN_ADDRESS_AT] = 10;
+    pair.run(9 * SECOND);
+    expect(hasOwnAddress(a.arena, toB.endpointAt)).toBe(true);
+    pair.run(2 * SECOND);
+    expect(hasOwnAddress(a.arena, toB.endpointAt)).toBe(false); // the machine may know a better one
+    pair.run(9 * SECOND);
     const first = a.timesOf(INITIATION)[1]! - sentMs;
     expect(first).toBeGreaterThanOrEqual(15_000);
     expect(first).toBeLessThanOrEqual(15_333);

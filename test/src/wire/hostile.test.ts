@@ -64,7 +64,7 @@ const READERS: readonly [name: string, genuine: Uint8Array, read: (end: number) 
     ["Merger", V4, (end) => {
       const before = written;
       merger.add(AT, end);
-      merger.flush(() => written++);
+      merger.flush(() => (written++, true));
       return [written === before + 1 ? FORWARD : -1, end];
     }],
   ];
