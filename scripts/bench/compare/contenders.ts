@@ -2,7 +2,7 @@
  * Everybody who is measured: the bare link, edgemesh in each of its modes, and the peers that `scripts/bench/peers` found. Each
  * runs with its own defaults, MTU included; nobody is tuned.
  */
-import { readFileSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { type Lab, type Running, tail, until } from "../../lab/lab.ts";
 import { type End, reaches, startFromMesh } from "../../lab/peers.ts";
@@ -48,7 +48,10 @@ const NEBULA_PORT = 4242;
 const START_MS = 10_000;
 const NO_PREFIX: readonly string[] = [];
 
-/** @param version of edgemesh, for the record */
+/**
+ * @param peerList what `scripts/bench/peers` printed
+ * @param version  of edgemesh, for the record
+ */
 export function contenders(peerList: string, version: string): readonly Contender[] {
   return [
     { ...NOBODY, id: "veth", title: "no tunnel", kind: "bare", isQuick: true, version: "", start: startBare },
@@ -252,12 +255,6 @@ async function orStop(programs: readonly Running[], start: () => Promise<void>):
 async function mtuOf(lab: Lab, node: string, device: string): Promise<number> {
   const { stdout } = await lab.run(node, ["ip", "link", "show", "dev", device]);
   return Number(/ mtu (\d+) /.exec(stdout)?.[1] ?? NaN);
-}
-
-/** The environment's list of peers, written by `scripts/bench/peers`. */
-export function readPeerList(): string {
-  const file = process.env["EDGEMESH_BENCH_PEER_LIST"];
-  return file === undefined ? "" : readFileSync(file, "utf8");
 }
 
 /** Puts nothing before a command. */

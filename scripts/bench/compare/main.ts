@@ -10,7 +10,7 @@ import { Lab, pause } from "../../lab/lab.ts";
 import { type End, makeEnd } from "../../lab/peers.ts";
 import { commandOf, type Form, FORMS } from "../../lab/program.ts";
 import { chartOf } from "./chart.ts";
-import { type Contender, contenders, free, type Pair, readPeerList, type Scene } from "./contenders.ts";
+import { type Contender, contenders, free, type Pair, type Scene } from "./contenders.ts";
 import { atRest, memory, MemoryWatch, type Numbers, ping, tcp, udp } from "./measures.ts";
 import { MemoryGroup } from "./memory_group.ts";
 import { captionOf, type Flat, goalsOf, panelsOf, reportOf, type Run } from "./report.ts";
@@ -108,7 +108,7 @@ function refuse(option: string, text: string, expected: string): never {
 
 async function main(): Promise<void> {
   const tools = { ...await toolVersions() };
-  const all = contenders(readPeerList(), tools["edgemesh"] ?? "");
+  const all = contenders(process.env["EDGEMESH_BENCH_PEER_LIST"] ?? "", tools["edgemesh"] ?? "");
   const wanted = chosen(all);
   const left = wanted.filter(({ missing }) => missing !== undefined).map(({ id, missing }) => ({ id, why: missing! }));
   const present = wanted.filter(({ missing }) => missing === undefined);
@@ -234,7 +234,8 @@ async function measurePair(pair: Pair, numbers: Numbers, fault: Fault): Promise<
     }
   }
   await watch.stop();
-  if (watch.resident > 0) {
+  const isLoaded = ["tcp", "udp"].some((load) => Object.keys(numbers).some((key) => key.startsWith(load)));
+  if (isLoaded && watch.resident > 0) {
     Object.assign(numbers, { "load.anonymous": watch.anonymous, "load.resident": watch.resident });
   }
   const cpu = ["tcp1.up.cpu", "tcp1.down.cpu"].map((key) => numbers[key]).filter((value) => value !== undefined);
