@@ -8,7 +8,7 @@
 import type { ClientRequest, IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { RedirectedFlow } from "../../src/datapath/redirect_view.ts";
-import { isLastMessage, readResponseHeaders, readTrailers } from "../../src/l7/http_headers.ts";
+import { isLastMessage, isStatusLine, readResponseHeaders, readTrailers } from "../../src/l7/http_headers.ts";
 import { messageOf } from "../errors.ts";
 import type { ProxyDoors } from "./doors.ts";
 import { failedAnswer, headersOf, type OwnAnswer } from "./http_answers.ts";
@@ -155,7 +155,7 @@ export class HttpSession {
       socket.destroy();
       fail(new Error("the server changed the protocol without being asked"));
     });
-    sent.on("response", (answer: IncomingMessage) => this.#relay(turn, exchange, sent, answer));
+    sent.on("response", (answer: IncomingMessage) => this.#relay(turn, exchange, sent, answer, fail));
     message.on("error", abort);
     message.on("aborted", abort);
     response.on("error", () => this.end());
@@ -167,15 +167,21 @@ export class HttpSession {
     }
   }
 
-  /** Passes the server's answer on. */
-  #relay(turn: Turn, exchange: Exchange, sent: ClientRequest, answer: IncomingMessage): void {
+  /** Passes the server's answer on. @param fail answers in its place */
+  #relay(
+    turn: Turn,
+    exchange: Exchange,
+    sent: ClientRequest,
+    answer: IncomingMessage,
+    fail: (error: Error) => void,
+  ): void {
     const { message, response } = turn;
     const headers = readResponseHeaders(answer.rawHeaders);
-    if (headers === undefined) {
-      sent.destroy(new Error("the server's answer has no clear length"));
-      return;
-    }
     const status = answer.statusCode ?? 502;
+    if (headers === undefined || !isStatusLine(status, answer.statusMessage ?? "")) {
+      this.upstream.close();
+      return fail(new Error("the server's answer has no clear length, or cannot be passed on"));
+    }
     const isLast = isLastMessage(answer.rawHeaders, answer.httpVersion);
     exchange.forwarded(status);
     response.sendDate = false;

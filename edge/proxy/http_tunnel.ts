@@ -6,7 +6,7 @@
  */
 import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
-import { readResponseHeaders } from "../../src/l7/http_headers.ts";
+import { isStatusLine, readResponseHeaders } from "../../src/l7/http_headers.ts";
 import { answerText, failedAnswer, headText } from "./http_answers.ts";
 import { type Judged, refuse } from "./http_judge.ts";
 import type { HttpSession } from "./http_session.ts";
@@ -34,7 +34,7 @@ export function serveUpgrade(session: HttpSession, message: IncomingMessage, hea
     isAnswered = true;
     const status = answer.statusCode ?? 502;
     const headers = readResponseHeaders(answer.rawHeaders);
-    if (headers === undefined) return session.end();
+    if (headers === undefined || !isStatusLine(status, answer.statusMessage ?? "")) return session.end();
     exchange.forwarded(status);
     socket.write(headText(status, answer.statusMessage, [...headers, "Connection", "close"]), "latin1");
     answer.on("close", () => answer.complete || session.end());
@@ -44,7 +44,7 @@ export function serveUpgrade(session: HttpSession, message: IncomingMessage, hea
   sent.on("upgrade", (answer: IncomingMessage, server: Socket, first: Uint8Array) => {
     isAnswered = true;
     const headers = readResponseHeaders(answer.rawHeaders);
-    if (!isTunnel || headers === undefined) {
+    if (!isTunnel || headers === undefined || !isStatusLine(200, answer.statusMessage ?? "")) {
       exchange.forwarded(0, "the server changed the protocol without being asked");
       server.destroy();
       return session.end();

@@ -10,8 +10,10 @@ export const MAX_HEADERS = 100;
 
 /** A header that can be written as it is: a token, and no control characters (RFC 9110 §5.5, §5.6.2). */
 export function isWritable(name: string, value: string): boolean {
-  return /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(name) && /^[\t\x20-\x7e\x80-\xff]*$/.test(value);
+  return /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(name) && VALUE.test(value);
 }
+
+const VALUE = /^[\t\x20-\x7e\x80-\xff]*$/;
 
 /** It says how a message is read, or belongs to this hop: nobody but this file may touch it. Lower case. */
 export function isFramingHeader(name: string): boolean {
@@ -75,8 +77,14 @@ export function readRequestHead(raw: readonly string[], version: string): Reques
   };
 }
 
-/** What of a response goes on to the client. @returns undefined when its length cannot be told */
+/** A final answer's status line that can be written as it is: parsers take numbers and control characters that writers refuse. */
+export function isStatusLine(status: number, reason: string): boolean {
+  return status >= 200 && status <= 999 && VALUE.test(reason);
+}
+
+/** What of a response goes on to the client. @returns undefined when its length cannot be told, or a header cannot be written */
 export function readResponseHeaders(raw: readonly string[]): readonly string[] | undefined {
+  for (let i = 0; i + 1 < raw.length; i += 2) if (!isWritable(raw[i]!, raw[i + 1]!)) return undefined;
   const lengths = new Set(valuesOf(raw, "content-length"));
   const codings = valuesOf(raw, "transfer-encoding");
   if (lengths.size > 1 || (lengths.size > 0 && codings.length > 0)) return undefined;
@@ -99,7 +107,8 @@ export function readTrailers(raw: readonly string[]): [string, string][] {
   const trailers: [string, string][] = [];
   for (let i = 0; i + 1 < raw.length; i += 2) {
     const name = raw[i]!.toLowerCase();
-    if (!HOP_BY_HOP.has(name) && !NEVER_DROPPED.has(name)) trailers.push([raw[i]!, raw[i + 1]!]);
+    const isMeant = !HOP_BY_HOP.has(name) && !NEVER_DROPPED.has(name) && isWritable(name, raw[i + 1]!);
+    if (isMeant) trailers.push([raw[i]!, raw[i + 1]!]);
   }
   return trailers;
 }

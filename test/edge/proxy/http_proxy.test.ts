@@ -395,6 +395,22 @@ describe("an end that goes away", () => {
     expect(await client.ended()).toMatch(/^HTTP\/1\.1 503 /);
   });
 
+  it.each([
+    ["a control character in its reason", "HTTP/1.1 200 O\x01K\r\nContent-Length: 2\r\n\r\nhi"],
+    ["a zero in its reason", "HTTP/1.1 200 O\0K\r\nContent-Length: 2\r\n\r\nhi"],
+    ["status 99", "HTTP/1.1 099 OK\r\nContent-Length: 2\r\n\r\nhi"],
+    ["status 0", "HTTP/1.1 000 OK\r\nContent-Length: 2\r\n\r\nhi"],
+  ])("is answered for with 503 when it is a server that answers with %s", async (_, answer) => {
+    await start((socket) => void socket.write(answer, "latin1"));
+    client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    await client.until((text) => text.includes("unavailable"));
+    expect(statusesOf(client.received)).toEqual([503]);
+    client.socket.destroy();
+    client = await harness.open(backend);
+    client.send("GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+    expect(statusesOf(await client.ended())).toEqual([]);
+  });
+
   it("closes the client's idle connection when the server closes its own", async () => {
     await start(OK);
     client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");

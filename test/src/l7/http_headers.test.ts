@@ -2,6 +2,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import {
   isLastMessage,
+  isStatusLine,
   isWritable,
   MAX_HEADERS,
   readRequestHead,
@@ -151,5 +152,17 @@ describe("isWritable", () => {
     expect(isWritable("", "b")).toBe(false);
     expect(isWritable("X", "b\r\nY: 1")).toBe(false);
     expect(isWritable("X", "\u0100")).toBe(false);
+  });
+});
+
+describe("an answer that a parser takes and a writer refuses", () => {
+  it("has a number that is no final status, or control characters in its reason or a header", () => {
+    expect([200, 404, 599, 999].map((status) => isStatusLine(status, "Fine \xff"))).toEqual([true, true, true, true]);
+    expect([0, 99, 100, 101, 199, 1000].map((status) => isStatusLine(status, ""))).not.toContain(true);
+    for (const reason of ["a\x00", "a\x01b", "a\rb", "a\x7f", "a\u0100"]) {
+      expect(isStatusLine(200, reason)).toBe(false);
+      expect(readResponseHeaders(["X", reason])).toBeUndefined();
+      expect(readTrailers(["X", reason, "Y", "z"])).toEqual([["Y", "z"]]);
+    }
   });
 });
