@@ -163,7 +163,7 @@ function bindPeer(peer: Peer, binding: Binding): BoundPeer[] {
     case "fqdn":
       return [asPeer(bindRequirements([{ source: SOURCE_FQDN, key: peer.pattern, operator: "Exists", values: [] }]))];
     case "node":
-      return [asPeer(bindSelector(nodeSelector(peer.selector), defaultCluster(binding)))];
+      return [asPeer(bindRequirements(nodeTerms(peer.selector, defaultCluster(binding))))];
   }
 }
 
@@ -178,10 +178,16 @@ function servicePeers(service: PolicyService, matching: readonly CidrMatch[]): B
   return service.addresses.map((address) => asCidr(hostPrefix(address), [], matching));
 }
 
-/** Node labels stand beside the labels of a node's identity; the name of its cluster is one label for all. */
-function nodeSelector({ requirements, defaultsCluster }: Selector): Selector {
-  const ofNodes = requirements.map((one) => ({ ...one, source: one.key === KEY_CLUSTER ? SOURCE_K8S : SOURCE_NODE }));
-  return { requirements: [...ofNodes, ...reserved("remote-node")], defaultsCluster };
+/**
+ * Node labels stand beside the labels of a node's identity, and have a source of their own, the name of its cluster too: with that of
+ * endpoints, a selector of endpoints could pick nodes because some other rule is about nodes.
+ */
+function nodeTerms({ requirements, defaultsCluster }: Selector, cluster: string | undefined): Requirement[] {
+  const terms = requirements.map((one) => ({ ...one, source: SOURCE_NODE }));
+  if (defaultsCluster && cluster !== undefined) {
+    terms.push({ source: SOURCE_NODE, key: KEY_CLUSTER, operator: "In", values: [cluster] });
+  }
+  return [...terms, ...reserved("remote-node")];
 }
 
 function asCidr(prefix: IpPrefix, except: readonly IpPrefix[], matching: readonly CidrMatch[]): BoundPeer {

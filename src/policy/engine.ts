@@ -7,7 +7,7 @@
  *
  * Read first: model.ts (what a policy is), bind.ts (defaults), rules_in_force.ts and classes.ts (what the table is made of).
  */
-import { KEY_CLUSTER, type Labels, SOURCE_K8S, SOURCE_NODE } from "../identity/labels.ts";
+import { type Labels, SOURCE_NODE } from "../identity/labels.ts";
 import { IDENTITY_WORLD, IDENTITY_WORLD_IPV4, IDENTITY_WORLD_IPV6, RESERVED_LABELS } from "../identity/reserved.ts";
 import type { IpAddress, IpPrefix } from "../ip/address.ts";
 import {
@@ -205,9 +205,7 @@ export class PolicyEngine {
    *               mean nodes of the local cluster unless they say otherwise
    */
   putNode(address: IpAddress, identity: number, labels: Labels): void {
-    const { [KEY_CLUSTER]: cluster, ...others } = labels;
-    const named = cluster === undefined ? {} : { [`${SOURCE_K8S}:${KEY_CLUSTER}`]: cluster };
-    this.#local.putMesh(hostPrefix(address), identity, { ...withSource(others, SOURCE_NODE), ...named });
+    this.#local.putMesh(hostPrefix(address), identity, withSource(labels, SOURCE_NODE));
   }
 
   /** Puts or replaces a CIDR group. Only policies with a rule that means it are bound again; so for services. */

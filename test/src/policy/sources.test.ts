@@ -268,6 +268,14 @@ describe("nodes", () => {
     expect(nodes(makeWorld([from({ zone: "a", [CLUSTER]: "c2" })]))).toEqual([133, 133, 0, 133, 133]);
   });
 
+  it("are not meant by selectors of endpoints, whatever other rules are about nodes", () => {
+    const notSystem = { key: "k8s:io.kubernetes.pod.namespace", operator: "NotIn", values: ["kube-system"] };
+    const endpoints = ccnp({ ingress: [{ fromEndpoints: [{ matchExpressions: [notSystem] }] }] });
+    const before = nodes(makeWorld([endpoints]));
+    const aboutNodes = ccnp({ egress: [{ toNodes: [{ matchLabels: { zone: "a" } }] }] }, "q");
+    expect(nodes(makeWorld([endpoints, aboutNodes]))).toEqual(before);
+  });
+
   it("stay nodes for all other rules, and need no numbers of their own while no rule tells them apart", () => {
     const open = makeWorld([ccnp({ ingress: [{ fromEntities: ["remote-node"] }] })]);
     expect(nodes(open)).toEqual([0, 0, 0, 0, 133]);
