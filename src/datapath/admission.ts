@@ -6,11 +6,19 @@
  * else, cuts both halves, and an allowed flow never notices a change. Facts: Cilium's decision procedure, `bpf/lib/conntrack.h`.
  */
 import { isOpeningSyn } from "../conntrack/lifetimes.ts";
-import { DROP_CT_INSERT_FAILED, DROP_NO_PROXY, FORWARD, REDIRECT, type Verdict } from "../verdict.ts";
+import {
+  DROP_CT_INSERT_FAILED,
+  DROP_INVALID_SOURCE_IP,
+  DROP_NO_PROXY,
+  FORWARD,
+  REDIRECT,
+  type Verdict,
+} from "../verdict.ts";
 import { PROTOCOL_ICMP, PROTOCOL_ICMP6, PROTOCOL_UDP } from "../wire/numbers.ts";
 import { ICMP6_ECHO_REQUEST, ICMP_ECHO_REQUEST, type PacketInfo } from "../wire/packet.ts";
-import { counterOf, type Direction } from "./counters.ts";
+import { counterOf, type Direction, INGRESS } from "./counters.ts";
 import type { Node } from "./node.ts";
+import { proxyRoleOf, ROLE_NONE } from "./proxy_addresses.ts";
 
 const FLOWS_CREATED = counterOf("flowsCreated");
 
@@ -18,12 +26,20 @@ const FLOWS_CREATED = counterOf("flowsCreated");
  * @param packet    the inner packet
  * @param direction of this packet, seen from this node
  * @param identity  of the other side
- * @returns FORWARD; REDIRECT: `node.redirects` has the flow, and the packet goes to its proxy; a policy reason; DROP_NO_PROXY, also for
+ * @returns FORWARD; REDIRECT: `node.redirects` has the flow, and the packet goes to its proxy; a policy reason; DROP_INVALID_SOURCE_IP
+ *          for a peer that sends from a proxy's address; DROP_NO_PROXY, also for
  *          a TCP flow that was allowed without a proxy until now: it cannot go on, its ends have to connect anew; or
  *          DROP_CT_INSERT_FAILED when the flow table is full of live flows
  */
 export function admit(node: Node, packet: PacketInfo, direction: Direction, identity: number, nowMs: number): Verdict {
   const { arena, conntrack, policy, counters } = node.parts;
+  // Whoever may send for all addresses (a gateway to the world) may not send for the proxies'.
+  if (
+    direction === INGRESS && node.redirects !== undefined &&
+    proxyRoleOf(arena, packet.sourceAt, packet.version) !== ROLE_NONE
+  ) {
+    return DROP_INVALID_SOURCE_IP;
+  }
   const flow = conntrack.find(arena, packet, nowMs);
   if (flow >= 0) {
     if (conntrack.revisionOf(flow) === policy.revision && conntrack.identityOf(flow) === identity) {
@@ -43,7 +59,7 @@ export function admit(node: Node, packet: PacketInfo, direction: Direction, iden
   }
   if (isIcmpError(packet) && conntrack.findRelated(arena, packet, nowMs) >= 0) return FORWARD;
   if (node.redirects !== undefined) {
-    const known = node.redirects.find(packet, direction, identity, nowMs);
+    const known = node.redirects.find(packet, identity, nowMs);
     if (known !== FORWARD) return known;
   }
   const verdict = policy.lookup(direction, identity, packet.protocol, policyPort(packet, false));

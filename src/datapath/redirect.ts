@@ -26,7 +26,6 @@ import {
 import { KIND_DNS, KIND_HTTP } from "../policy/decision.ts";
 import {
   DROP_BAD_OFFLOAD_HEADER,
-  DROP_INVALID_SOURCE_IP,
   DROP_NO_PROXY,
   DROP_NO_REDIRECT,
   DROP_TUN_WRITE,
@@ -39,7 +38,7 @@ import type { PacketInfo } from "../wire/packet.ts";
 import type { SetProxy } from "./control.ts";
 import { counterOf, type Direction, EGRESS, INGRESS } from "./counters.ts";
 import type { Node } from "./node.ts";
-import { proxyRoleOf, ROLE_CLIENT, ROLE_NONE, ROLE_SERVER } from "./proxy_addresses.ts";
+import { ROLE_CLIENT, ROLE_SERVER } from "./proxy_addresses.ts";
 import { LEG_OPENER, LEG_SERVER, NO_SLOT, RedirectTable } from "./redirect_table.ts";
 import { MAX_REDIRECTED, RedirectView } from "./redirect_view.ts";
 import { RESET_BYTES, wantsReset, writeReset } from "./reset.ts";
@@ -86,18 +85,13 @@ export class Redirects {
 
   /**
    * Steps 1 and 4: a packet between the opener and the other side.
-   * @param direction of this packet
-   * @param identity  of the other side
+   * @param identity of the other side
    * @returns FORWARD: it belongs to no redirected flow; REDIRECT: it goes to the proxy (`toProxy`); else a drop
    */
-  find(packet: PacketInfo, direction: Direction, identity: number, nowMs: number): Verdict {
+  find(packet: PacketInfo, identity: number, nowMs: number): Verdict {
     if (packet.protocol !== PROTOCOL_TCP && packet.protocol !== PROTOCOL_UDP) return FORWARD;
     const { table } = this;
     const { arena } = this.#node.parts;
-    // Whoever may send for all addresses (a gateway to the world) may not send for these.
-    if (direction === INGRESS && proxyRoleOf(arena, packet.sourceAt, packet.version) !== ROLE_NONE) {
-      return DROP_INVALID_SOURCE_IP;
-    }
     const slot = table.find(arena, packet, nowMs);
     if (slot === NO_SLOT) return FORWARD;
     const verdict = this.#judge(slot, identity, nowMs);

@@ -272,6 +272,27 @@ describe("a proxy's end of a flow", () => {
     expect(a.takeDelivered()).toEqual([]);
   });
 
+  it("may not be reached by a peer that opened a flow from its client's address while there was no proxy", () => {
+    const mesh = make({ ...TCP, direction: "ingress" });
+    const { a, b, network } = mesh;
+    const everything = { address: Uint8Array.of(0, 0, 0, 0), length: 0 };
+    a.datapath.apply({ op: "proxy", http: 0, dns: 0 }, network.nowMs);
+    a.setPolicy(policyOf(90));
+    a.datapath.apply({ op: "ip", prefix: everything, identity: 65538, peer: b.wireguard.publicKey }, network.nowMs);
+    b.setSelf({ addresses: [Uint8Array.of(169, 254, 101, 1)] });
+    const source = proxyClientAddress(4);
+    const forged = makePacket({ source, destination: mesh.own, sourcePort: 10_000, destinationPort: DNS_PORT });
+    const send = () => {
+      b.send(forged);
+      mesh.run();
+      return a.takeDelivered().length;
+    };
+    send();
+    a.datapath.apply({ op: "proxy", http: HTTP_PORT, dns: DNS_PORT }, network.nowMs);
+    expect(send()).toBe(0);
+    expect(drops(mesh, INGRESS, DROP_INVALID_SOURCE_IP)).toBeGreaterThan(0);
+  });
+
   it("does not hear the server before it asked it", () => {
     const mesh = make(TCP);
     mesh.open();
