@@ -22,6 +22,8 @@ export interface Serving {
 /** A ping may take a minute, a leave half of one. */
 const IDLE_SECONDS = 120;
 const MAX_BODY_BYTES = 65_536;
+/** On the socket come the policies of a dry run: 4 MB and what is around them. */
+const MAX_SOCKET_BODY_BYTES = 4 * 1024 * 1024 + 65_536;
 
 /** The part of Bun that is used here. */
 interface BunServer {
@@ -51,7 +53,7 @@ function serveOnBun(bun: BunRuntime, fetch: Fetch, at: ServeAt): Serving {
     ...("path" in at ? { unix: at.path } : { hostname: at.host, port: at.port }),
     fetch: (request: Request) => fetch(request),
     idleTimeout: IDLE_SECONDS,
-    maxRequestBodySize: MAX_BODY_BYTES,
+    maxRequestBodySize: "path" in at ? MAX_SOCKET_BODY_BYTES : MAX_BODY_BYTES,
     development: false,
   });
   return {
@@ -73,6 +75,7 @@ export async function serveOnNode(fetch: Fetch, at: ServeAt): Promise<Serving> {
     server.once("error", reject);
     server.listen(at, resolve);
   });
+  server.on("error", () => {}); // of one connection that could not be accepted
   const address = server.address();
   return {
     port: typeof address === "object" && address !== null ? address.port : 0,

@@ -280,6 +280,14 @@ describe("serveHttp", () => {
     expect(left).toBe(1);
   });
 
+  it("takes the policies of a whole repository at once for a dry run", async () => {
+    await serve();
+    const documents = [{ kind: "NetworkPolicy", metadata: { annotations: { note: "x".repeat(1_000_000) } } }];
+    await expect(new AgentClient(path).post("/v1/policy/dry-run", { documents })).rejects.toMatchObject({
+      code: "EDGE_DATAPATH_STOPPED",
+    });
+  });
+
   it("serves loopback, whose real requests are judged by their Host too", async () => {
     await serve();
     const { port } = servers!.loopback!;
