@@ -167,9 +167,14 @@ function wordOf(verdict: Verdict): FlowVerdict {
   return verdict === FORWARD ? "FORWARDED" : verdict === REDIRECT ? "REDIRECTED" : "DROPPED";
 }
 
+/** A text of its own: a part of a text keeps all of it in memory, and what others send is long. */
 function cut(text: string): string {
-  return text.length <= MAX_TEXT ? text : `${text.slice(0, MAX_TEXT - 1)}…`;
+  const kept = text.length <= MAX_TEXT ? text : `${text.slice(0, MAX_TEXT - 1)}…`;
+  return decoder.decode(encoder.encode(kept));
 }
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
 
 function cutHttp({ method, path, host, status }: HttpFacts): HttpFacts {
   return { method: cut(method), path: cut(path), host: cut(host), status };

@@ -1,3 +1,5 @@
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { FlowLog, newerOf } from "../../../edge/agent/flow_log.ts";
@@ -159,4 +161,30 @@ describe("newerOf", () => {
     expect(newerOf(["a", "b"], ["c", "d"])).toEqual(["c", "d"]);
     expect(newerOf(["a", "a"], ["a", "a", "a"])).toEqual(["a"]);
   });
+});
+
+/** Collects garbage; undefined where the runtime cannot be told to. */
+function collector(): (() => void) | undefined {
+  const bun = (globalThis as { Bun?: { gc(isSync: boolean): void } }).Bun;
+  if (bun !== undefined) return () => bun.gc(true);
+  if ("Deno" in globalThis) return undefined;
+  setFlagsFromString("--expose-gc");
+  return runInNewContext("gc") as () => void;
+}
+
+const collect = collector();
+
+it.skipIf(collect === undefined)("keeps no more of what others send than it shows", () => {
+  const log = new FlowLog();
+  const held = () => {
+    collect!();
+    return process.memoryUsage().heapUsed;
+  };
+  const before = held();
+  for (let i = 0; i < 1024; i++) {
+    const path = new TextDecoder("latin1").decode(new Uint8Array(60_000).fill(97 + i % 26));
+    log.addL7({ ...REQUEST, http: { method: "GET", path, host: "h", status: 414 } });
+  }
+  expect(held() - before).toBeLessThan(8_000_000);
+  expect(log.list().entries.length).toBe(1024);
 });
