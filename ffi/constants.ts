@@ -46,7 +46,6 @@ export const IP_PMTUDISC_PROBE = 3;
 export const IP_PMTUDISC_OMIT = 5;
 export const IPPROTO_IPV6 = 41;
 export const IPV6_MTU_DISCOVER = 23;
-export const IPV6_MTU = 24;
 export const IPV6_RECVERR = 25;
 export const IPV6_V6ONLY = 26;
 export const IPV6_RECVPKTINFO = 49;

@@ -7,12 +7,10 @@
 import type { IpAddress } from "../src/ip/address.ts";
 import { FAMILY_IPV4, FAMILY_IPV6, familyOf, UNDERLAY_ADDR_BYTES } from "../src/ip/underlay_addr.ts";
 import type { OffloadSwitches, ReceivedRun, Underlay } from "../src/ports.ts";
-import * as C from "./constants.ts";
 import { EAFNOSUPPORT } from "./errno.ts";
 import { type Libc, libc } from "./libc.ts";
 import { runtime } from "./runtime/index.ts";
 import { Receiver } from "./udp_receive.ts";
-import { setIntOption } from "./socket_option.ts";
 import { MAX_SEGMENTS, SendErrors, SendQueue } from "./udp_send.ts";
 import {
   openUdpSockets,
@@ -163,11 +161,6 @@ export class UdpUnderlay implements Underlay {
       const datagrams = Math.max(1, Math.ceil((end - at) / segmentBytes));
       this.#errors.add(EAFNOSUPPORT, datagrams);
     }
-  }
-
-  fragmentAbove(bytes: number): void {
-    const { v6 } = this.#sockets;
-    if (v6 !== undefined) setIntOption(v6.fd, C.IPPROTO_IPV6, C.IPV6_MTU, bytes);
   }
 
   sendWhole(at: number, end: number, toAt: number): number {

@@ -160,11 +160,6 @@ export interface Underlay {
    */
   queue(at: number, end: number, segmentBytes: number, toAt: number, trafficClass: number): void;
   /**
-   * Datagrams queued from now on whose packets are longer than this are fragmented by this machine, whatever it knows of the way;
-   * 0: as it sees fit. For IPv6, where routers do not. What was queued before must have been flushed.
-   */
-  fragmentAbove(bytes: number): void;
-  /**
    * Sends one datagram at once that nobody may fragment, even where the machine believes that it is too big: a probe.
    * @returns 0, or the negative errno that the kernel gave; it is not counted as an error
    */

@@ -122,8 +122,6 @@ class LoopUnderlay implements Underlay {
     run.segmentBytes = segmentBytes;
   }
 
-  fragmentAbove(): void {}
-
   sendWhole(at: number, end: number): number {
     this.queue(at, end, end - at, 0, 0);
     return 0;

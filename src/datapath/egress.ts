@@ -45,7 +45,7 @@ import { ErrorAnswers, isAnswered } from "./error_answers.ts";
 import { DONT_FRAGMENT, InnerFragments } from "./inner_fragments.ts";
 import { clampMss, isChecksumUnfinished, TCP_SYN } from "./mss.ts";
 import type { Node } from "./node.ts";
-import { IPV6_MIN_MTU_BYTES } from "./path_mtu.ts";
+import { OwnPath } from "./own_path.ts";
 import { proxyRoleOf, ROLE_NONE } from "./proxy_addresses.ts";
 import type { SealedRuns } from "./sealed_run.ts";
 import type { Staging } from "./staging.ts";
@@ -67,6 +67,7 @@ export class Egress {
   readonly #splitter: Splitter;
   readonly #fragments: InnerFragments;
   readonly #answers: ErrorAnswers;
+  readonly #ownPath: OwnPath;
   readonly #packet = new PacketInfo();
   /** the octets that padding overwrites: in a superpacket they belong to the next segment */
   readonly #saved = new Uint8Array(PADDING_MULTIPLE);
@@ -89,6 +90,7 @@ export class Egress {
     this.#splitter = new Splitter(node.parts.arena);
     this.#fragments = new InnerFragments(node.parts.arena);
     this.#answers = new ErrorAnswers(node);
+    this.#ownPath = new OwnPath(node);
   }
 
   /**
@@ -211,6 +213,7 @@ export class Egress {
         continue;
       }
       if (node.paths.isSqueezed(peer.slot, segmentEnd - segmentAt)) {
+        if (packet.version === 6) this.#ownPath.tell(peer, packet, this.#runs.at, nowMs);
         this.#sealSqueezed(peer, session, segmentAt, segmentEnd, entropy, outerClass);
       } else this.#sealSegment(peer, session, segmentAt, segmentEnd, entropy, outerClass);
       datagrams++;
@@ -241,14 +244,11 @@ export class Egress {
     return datagrams;
   }
 
-  /** IPv6 goes no lower than 1280: where the way does, the underlay's own fragments carry it. */
+  /** IPv6 goes no lower than 1280: where the way does, fragments of the underlay carry it, each datagram on its own. */
   #sealSqueezed(peer: Peer, session: Session, at: number, end: number, entropy: number, outerClass: number): void {
-    const { underlay } = this.#node.parts;
     this.#runs.flush();
-    underlay.fragmentAbove(IPV6_MIN_MTU_BYTES);
     this.#sealSegment(peer, session, at, end, entropy, outerClass);
     this.#runs.flush();
-    underlay.fragmentAbove(0);
   }
 
   #sealSegment(

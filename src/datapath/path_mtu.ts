@@ -96,19 +96,17 @@ export class PathMtus {
   refresh(peer: Peer, envelopeBytes: number): void {
     const { slot } = peer;
     const tagBytes = peer.current?.sendTagBytes ?? TAG_BYTES;
-    const fullPlaintext = this.#maxPlaintextBytes - (tagBytes - TAG_BYTES);
     const outer = outerHeaderBytes(this.#arena, peer);
-    const around = outer + TRANSPORT_HEADER_BYTES + tagBytes;
     const path = this.#paths[slot]!;
-    let plaintext = fullPlaintext;
-    let limit = NO_LIMIT;
-    if (path !== 0 && around + fullPlaintext > path) {
-      plaintext = Math.floor((Math.max(path, MIN_PATH_BYTES) - around) / PADDING_MULTIPLE) * PADDING_MULTIPLE;
-      limit = plaintext - envelopeBytes;
-    }
+    const room = Math.max(path === 0 ? this.underlayBytes : path, MIN_PATH_BYTES) -
+      (outer + TRANSPORT_HEADER_BYTES + tagBytes);
+    // up to the longest plaintext packets are padded, beyond it they go as they are
+    const isPadded = room < this.#maxPlaintextBytes - (tagBytes - TAG_BYTES);
+    const largest = (isPadded ? Math.floor(room / PADDING_MULTIPLE) * PADDING_MULTIPLE : room) - envelopeBytes;
+    const limit = path === 0 || largest >= this.#mtu ? NO_LIMIT : largest;
     this.#limits[slot] = limit;
     this.#squeezed[slot] = outer === IPV6_HEADER_BYTES + UDP_HEADER_BYTES ? limit : NO_LIMIT;
-    this.#tcp[slot] = Math.min(this.#mtu, plaintext - envelopeBytes);
+    this.#tcp[slot] = Math.min(this.#mtu, largest);
   }
 
   /** Forgets a peer. */

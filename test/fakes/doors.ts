@@ -153,16 +153,10 @@ export class FakeUnderlay implements Underlay {
     this.#queued.push({ at, end, segmentBytes, to: formatUnderlayAddr(to) });
   }
 
-  /** what `fragmentAbove` was told, each time */
-  readonly fragmentedAbove: number[] = [];
   /** arena offsets that `takeTooBig` gives */
   readonly tooBig: number[] = [];
   /** errno of the next whole sends that are longer than this allows */
   deviceBytes = 65535;
-
-  fragmentAbove(bytes: number): void {
-    this.fragmentedAbove.push(bytes);
-  }
 
   sendWhole(at: number, end: number, toAt: number): number {
     const to = readUnderlayAddr(this.#arena, toAt);

@@ -83,6 +83,7 @@ const PEERS: PeersDocument = {
     rxBytes: 2048,
     txBytes: 10,
     aead: "aegis128l",
+    pathMtuBytes: 1376,
     keepaliveSeconds: 25,
     hasPresharedKey: true,
     prefixes: ["10.9.0.2/32"],

@@ -10,7 +10,7 @@ import {
 } from "../../../src/verdict.ts";
 import { loadTestCiphers, MeshNode, policyOf, runUntil } from "../../fakes/mesh_node.ts";
 import { FakeNetwork } from "../../fakes/network.ts";
-import { makePacket, ones } from "../../fakes/packets.ts";
+import { addressOctets, makePacket, ones } from "../../fakes/packets.ts";
 
 let ciphers: Ciphers;
 beforeAll(async () => {
@@ -107,13 +107,28 @@ describe("a packet that is too big for the way to the peer", () => {
     expect(error.length).toBe(1280);
     expect(icmp6Sum(error)).toBe(0);
     expect(error.slice(48)).toEqual(packet.slice(0, 1232));
-    expect(a.underlay.fragmentedAbove).toEqual([]);
 
     const smaller = udp6(1280);
-    a.send(smaller);
+    for (let i = 0; i < 3; i++) a.send(smaller);
     runUntil([a, b], 70);
-    expect(b.takeDelivered()).toEqual([smaller]);
-    expect(a.underlay.fragmentedAbove).toEqual([1280, 0]); // by this machine: no router would
+    expect(b.takeDelivered()).toEqual([smaller, smaller, smaller]);
+    // this machine is told, once, to fragment our datagrams: no router would
+    const told = a.takeDelivered() as [Uint8Array];
+    expect(told.length).toBe(1);
+    expect(icmp6Sum(told[0])).toBe(0);
+    expect(told[0].slice(8, 40)).toEqual(Uint8Array.from([...packet.slice(24, 40), ...packet.slice(8, 24)]));
+    expect([...told[0].slice(40, 42), ...told[0].slice(44, 48)]).toEqual([2, 0, 0, 0, 5, 0]);
+    expect([...told[0].slice(72, 92)]).toEqual([
+      ...addressOctets("2001:db8::2"),
+      51871 >> 8,
+      51871 & 255,
+      51871 >> 8,
+      51871 & 255,
+    ]);
+    runUntil([a, b], 60_200);
+    a.send(smaller);
+    runUntil([a, b], 60_300);
+    expect(a.takeDelivered().map((again) => again[40])).toEqual([2]);
   });
 
   it("is fragmented when it may be, each fragment fits, and the other end puts together what was sent", () => {
