@@ -7,7 +7,7 @@
  * Everything here is bounded: numbers per peer slot, and a few searches at a time. Nothing happens per packet but `take`.
  */
 import { readI32, readU16 } from "../bytes/integers.ts";
-import { FAMILY_NONE, familyOf, UNDERLAY_ADDR_BYTES } from "../ip/underlay_addr.ts";
+import { FAMILY_NONE, familyOf, OWN_ADDRESS_AT, UNDERLAY_ADDR_BYTES } from "../ip/underlay_addr.ts";
 import { NEW_HANDSHAKE_MS } from "../tunnel/constants.ts";
 import { NEVER, type Peer } from "../tunnel/peer.ts";
 import { TRANSPORT_HEADER_BYTES } from "../wire/wg_message.ts";
@@ -148,7 +148,7 @@ export class PathProber {
   #sumEndpoint(peer: Peer): number {
     const { arena } = this.#node.parts;
     let sum = 0;
-    for (let i = 0; i < UNDERLAY_ADDR_BYTES; i += 4) {
+    for (let i = 0; i < OWN_ADDRESS_AT; i += 4) {
       sum = Math.imul(sum ^ readI32(arena, peer.endpointAt + i), 0x9e3779b1 | 0);
     }
     return sum;

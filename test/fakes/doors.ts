@@ -146,7 +146,11 @@ export class FakeUnderlay implements Underlay {
     return count;
   }
 
-  queue(at: number, end: number, segmentBytes: number, toAt: number, _ecn: number): void {
+  /** traffic class of each run that was queued */
+  readonly classes: number[] = [];
+
+  queue(at: number, end: number, segmentBytes: number, toAt: number, trafficClass: number): void {
+    this.classes.push(trafficClass);
     const to = readUnderlayAddr(this.#arena, toAt);
     if (to === undefined) throw new Error("queued to a record without an address");
     if (end - at > segmentBytes * this.maxSegments) throw new Error("queued more segments than the socket takes");

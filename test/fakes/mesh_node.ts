@@ -45,6 +45,7 @@ export interface MeshNodeOptions {
   readonly acceptsNative?: boolean;
   readonly encryption?: "wireguard" | "none";
   readonly probesPaths?: boolean;
+  readonly copiesDscp?: boolean;
 }
 
 export class MeshNode {
@@ -100,6 +101,7 @@ export class MeshNode {
         counters: this.counters,
         mtu: 1355,
         probesPaths: options.probesPaths ?? false,
+        copiesDscp: options.copiesDscp ?? false,
         openPlain: (local) =>
           this.plain = new FakeUnderlay(
             this.arena,

@@ -432,6 +432,42 @@ describe.skipIf(noNetwork)(`underlay on ${runtimeName}${noNetwork}`, () => {
     expect(any.receive()).toBe(0);
   });
 
+  it.each([["127.0.0.1", 28], ["::1", 48]])(
+    "to %s a probe goes whole or not at all, and others are fragmented as before",
+    (address, headers) => {
+      if (headers === 48 && !hasIpv6) return;
+      const socket = underlay();
+      const to = writeTo(0, address, socket.port);
+      setLoopback(1500);
+      try {
+        const fits = SEND_AT + 1500 - headers;
+        expect(socket.sendWhole(SEND_AT, fits, to)).toBe(0);
+        expect(socket.sendWhole(SEND_AT, fits + 1, to)).toBe(-EMSGSIZE);
+        for (let i = 0; i < 2; i++) socket.queue(SEND_AT + i, SEND_AT + i + 4000, 4000, to, 0);
+        socket.flush();
+        const expected = [[SEND_AT, fits], [SEND_AT, SEND_AT + 4000], [SEND_AT + 1, SEND_AT + 4001]] as const;
+        expect(take(socket, 3).datagrams).toEqual(expected.map(([at, end]) => textOf(at, end)));
+        expect([socket.sendErrorCount, socket.takeTooBig()]).toEqual([0, -1]);
+
+        // a run is never fragmented: it goes singly, and whose it was is told
+        socket.queue(SEND_AT, SEND_AT + 5000, 2000, to, 0);
+        socket.flush();
+        expect(take(socket, 3).datagrams).toEqual(cut(SEND_AT, SEND_AT + 5000, 2000));
+        expect([socket.takeTooBig(), socket.takeTooBig()]).toEqual([to, -1]);
+        expect(socket.sendErrorCount).toBe(0);
+      } finally {
+        setLoopback(65536);
+      }
+    },
+  );
+
+  it("a probe to nowhere answers why, and one outside of the arena is refused", () => {
+    const socket = underlay();
+    expect(socket.sendWhole(SEND_AT, SEND_AT + 10, writeTo(64, "192.0.2.1", 9))).toBe(-ENETUNREACH);
+    expect(socket.sendErrorCount).toBe(0);
+    expect(() => socket.sendWhole(-1, 10, 64)).toThrow(RangeError);
+  });
+
   it("a peer that answers with ICMP port unreachable does not disturb sends to others", () => {
     const socket = underlay();
     const dead = writeTo(0, "127.0.0.1", 9);
