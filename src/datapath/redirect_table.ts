@@ -49,8 +49,12 @@ const HANDLE_TRIES = 8;
 const EVICTION_TRIES = 256;
 /** How long the ends of a flow that was cut may go on sending: TCP gives up after a quarter of an hour (tcp_retries2). */
 const BLOCKED_S = 1800;
-/** A UDP flow with an answer, silent for so long, makes room. */
+/** A UDP flow with an answer, and a TCP connection whose handshake nobody finishes, make room when silent for so long. */
 const EVICT_AFTER_S = 2;
+/** Flows that others may open: a peer with many connections must not keep our own programs from their proxies. */
+export const MAX_INGRESS = MAX_REDIRECTED * 3 / 4;
+const INGRESS = 0;
+const ANY_DIRECTION = -1;
 
 /** State bit beside those of lifetimes.ts: the proxy closed the opener's connection before the opener did. */
 const STATE_PROXY_CLOSED_FIRST = 64;
@@ -105,6 +109,7 @@ export class RedirectTable {
   readonly #generations = new Uint8Array(MAX_REDIRECTED);
   /** per handle: second from which it may be used */
   readonly #restsUntil = new Int32Array(FIRST_HANDLE * (GENERATIONS + 1));
+  #ingressCount = 0;
   #sweepAt = 0;
   #evictAt = 0;
 
@@ -187,7 +192,7 @@ export class RedirectTable {
 
   /**
    * Adds the flow that a packet opens. It must not be there yet. The packet is not counted: see `touch`.
-   * @returns its slot, or NO_SLOT when 4096 flows are alive or no handle has rested
+   * @returns its slot, or NO_SLOT when 4096 flows are alive, or 3072 that others opened, or no handle has rested
    */
   insert(
     bytes: Uint8Array,
@@ -200,9 +205,12 @@ export class RedirectTable {
     nowMs: number,
   ): number {
     const nowSeconds = Math.floor(nowMs / 1000);
-    if (this.#freeCount === 0) this.#evict(nowSeconds, nowMs);
+    if (this.#isFullFor(direction)) this.#evict(INGRESS, nowSeconds, nowMs);
+    else if (this.#freeCount === 0) this.#evict(ANY_DIRECTION, nowSeconds, nowMs);
+    if (this.#isFullFor(direction)) return NO_SLOT;
     const slot = this.#takeSlot(nowSeconds);
     if (slot === NO_SLOT) return NO_SLOT;
+    if (direction === INGRESS) this.#ingressCount++;
     this.#key.setPacket(bytes, packet);
     const bucket = this.#bucketOfKey();
     this.#buckets[slot] = bucket;
@@ -289,6 +297,7 @@ export class RedirectTable {
     }
     this.#restsUntil[this.handles[slot]!] = Math.floor(nowMs / 1000) + this.#restOf(slot);
     this.handles[slot] = 0;
+    if (this.directions[slot] === INGRESS) this.#ingressCount--;
     this.#view.clear(slot);
     this.#free[(this.#freeAt + this.#freeCount++) & (MAX_REDIRECTED - 1)] = slot;
   }
@@ -332,6 +341,10 @@ export class RedirectTable {
   /** Whether a slot has a flow that goes on. */
   isAlive(slot: number, nowMs: number): boolean {
     return this.handles[slot] !== 0 && !this.isBlocked(slot) && this.#expiresAt[slot]! * 1000 > nowMs;
+  }
+
+  #isFullFor(direction: number): boolean {
+    return direction === INGRESS && this.#ingressCount >= MAX_INGRESS;
   }
 
   #isOver(slot: number): boolean {
@@ -406,15 +419,17 @@ export class RedirectTable {
     return NO_SLOT;
   }
 
-  /** Makes room: a question that had its answer, or a connection that is over. */
-  #evict(nowSeconds: number, nowMs: number): void {
+  /** Makes room: a question that had its answer, or a connection that is over or never began. @param direction of who may go */
+  #evict(direction: number, nowSeconds: number, nowMs: number): void {
     for (let i = 0; i < EVICTION_TRIES; i++) {
       const slot = this.#evictAt;
       this.#evictAt = (slot + 1) & (MAX_REDIRECTED - 1);
       const state = this.#states[2 * slot]!;
-      const isDone = this.proxyPorts[slot] === 0 || this.protocols[slot] === PROTOCOL_TCP
-        ? isClosing(state)
-        : (state & STATE_REPLIED) !== 0;
+      if (this.handles[slot] === 0 || (direction !== ANY_DIRECTION && this.directions[slot] !== direction)) continue;
+      const isDone = this.proxyPorts[slot] === 0 ||
+        (this.protocols[slot] === PROTOCOL_TCP
+          ? isClosing(state) || (state & STATE_ASSURED) === 0
+          : (state & STATE_REPLIED) !== 0);
       const mayGo = isDone && nowSeconds - this.lastSeen[slot]! >= EVICT_AFTER_S;
       if (!mayGo && this.#expiresAt[slot]! > nowSeconds) continue;
       this.remove(slot, nowMs);

@@ -1,9 +1,11 @@
 /** Flows that a policy hands to a proxy: the four steps of redirect.ts, who may take them, and when a flow ends. */
 import fc from "fast-check";
 import { beforeAll, describe, expect, it } from "vitest";
+import { ConntrackTable } from "../../../src/conntrack/table.ts";
 import { EGRESS, INGRESS } from "../../../src/datapath/counters.ts";
 import { proxyClientAddress, proxyServerAddress } from "../../../src/datapath/proxy_addresses.ts";
-import { FIRST_HANDLE, MAX_REDIRECTED } from "../../../src/datapath/redirect_view.ts";
+import { LEG_OPENER, MAX_INGRESS, NO_SLOT, RedirectTable } from "../../../src/datapath/redirect_table.ts";
+import { FIRST_HANDLE, MAX_REDIRECTED, RedirectView } from "../../../src/datapath/redirect_view.ts";
 import { parsePrefixOrAddress } from "../../../src/ip/address.ts";
 import type { Ciphers } from "../../../src/ports.ts";
 import {
@@ -12,7 +14,10 @@ import {
   DROP_NO_REDIRECT,
   DROP_POLICY_DENIED,
   DROP_POLICY_DENY,
+  FORWARD,
 } from "../../../src/verdict.ts";
+import { KIND_HTTP } from "../../../src/policy/decision.ts";
+import { PacketInfo, readPacket } from "../../../src/wire/packet.ts";
 import { loadTestCiphers, MeshNode, policyOf, runUntil } from "../../fakes/mesh_node.ts";
 import { FakeNetwork, seeded } from "../../fakes/network.ts";
 import { makePacket } from "../../fakes/packets.ts";
@@ -633,5 +638,35 @@ describe("the end of a flow", () => {
     expect(openFrom(60_000)).toBeDefined();
     expect(openFrom(60_001)).toBeDefined();
     expect(mesh.a.datapath.node.redirects!.table.size).toBe(MAX_REDIRECTED);
+  });
+
+  it("makes room for who means it: connections that nobody finishes opening go, and others leave us a quarter", () => {
+    const table = new RedirectTable(
+      new ConntrackTable(64, new Uint8Array(16)).makeKey(),
+      new RedirectView(new ArrayBuffer(RedirectView.bytes)),
+      0,
+    );
+    const packet = new PacketInfo();
+    const open = (direction: 0 | 1, sourcePort: number, atMs: number, flags: readonly number[] = [SYN]) => {
+      const ends = { source: direction === INGRESS ? "10.9.0.2" : "10.9.0.1", destination: "10.9.0.3" };
+      const bytes = makePacket({ protocol: "tcp", ...ends, sourcePort, destinationPort: 80, flags: SYN });
+      expect(readPacket(bytes, 0, bytes.length, packet)).toBe(FORWARD);
+      const slot = table.insert(bytes, packet, direction, 65538, 1, KIND_HTTP, HTTP_PORT, atMs);
+      if (slot === NO_SLOT) return false;
+      flags.forEach((one, i) => {
+        packet.tcpFlags = one;
+        table.touch(slot, LEG_OPENER, i % 2 === 1, packet, atMs);
+      });
+      return true;
+    };
+    const whole = [SYN, SYN_ACK, ACK];
+    for (let i = 0; i < MAX_INGRESS; i++) expect(open(INGRESS, 1000 + i, 0, i < 10 ? [SYN] : whole)).toBe(true);
+    expect(open(INGRESS, 60_000, 1000)).toBe(false);
+    for (let i = MAX_INGRESS; i < MAX_REDIRECTED; i++) expect(open(EGRESS, i, 1000, whole)).toBe(true);
+    expect(table.size).toBe(MAX_REDIRECTED);
+    // evicts what was begun and not finished, the first ten, and looks at some flows each time
+    const opened = Array.from({ length: 40 }, (_, i) => open(INGRESS, 61_000 + i, 3000, whole)).filter(Boolean);
+    expect(opened.length).toBe(10);
+    expect(table.size).toBe(MAX_REDIRECTED);
   });
 });
