@@ -213,7 +213,7 @@ export class Egress {
         continue;
       }
       if (node.paths.isSqueezed(peer.slot, segmentEnd - segmentAt)) {
-        if (packet.version === 6) this.#ownPath.tell(peer, packet, this.#runs.at, nowMs);
+        this.#ownPath.tell(peer, packet, this.#runs.at, nowMs);
         this.#sealSqueezed(peer, session, segmentAt, segmentEnd, entropy, outerClass);
       } else this.#sealSegment(peer, session, segmentAt, segmentEnd, entropy, outerClass);
       datagrams++;

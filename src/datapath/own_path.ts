@@ -28,7 +28,7 @@ export const OWN_PATH_BYTES = 10 + 2 * IPV6_HEADER_BYTES + ICMP_HEADER_BYTES + U
 
 export class OwnPath {
   readonly #node: Node;
-  /** by peer slot */
+  /** by peer slot; 0: never */
   readonly #toldAtMs: Float64Array;
   readonly #toldBytes: Uint16Array;
   readonly #single = new Int32Array(2);
@@ -36,7 +36,7 @@ export class OwnPath {
   constructor(node: Node) {
     this.#node = node;
     const { maxPeers } = node.parts.layout;
-    this.#toldAtMs = new Float64Array(maxPeers).fill(-Infinity);
+    this.#toldAtMs = new Float64Array(maxPeers);
     this.#toldBytes = new Uint16Array(maxPeers);
   }
 
@@ -48,7 +48,9 @@ export class OwnPath {
   tell(peer: Peer, packet: PacketInfo, at: number, nowMs: number): void {
     const node = this.#node;
     const pathBytes = node.paths.pathOf(peer.slot);
-    if (nowMs - this.#toldAtMs[peer.slot]! < AGAIN_AFTER_MS && this.#toldBytes[peer.slot] === pathBytes) return;
+    const toldAtMs = this.#toldAtMs[peer.slot]!;
+    const isFresh = toldAtMs !== 0 && nowMs - toldAtMs < AGAIN_AFTER_MS;
+    if (isFresh && this.#toldBytes[peer.slot] === pathBytes) return;
     this.#toldAtMs[peer.slot] = nowMs;
     this.#toldBytes[peer.slot] = pathBytes;
     node.parts.arena.fill(0, at, at + OWN_PATH_BYTES);

@@ -18,7 +18,7 @@ export const UNDERLAY_OVERHEAD_BYTES = 145;
 export const IPV6_MIN_MTU_BYTES = 1280;
 /** What every IPv4 host takes (RFC 791 §3.1): a way that is said to be narrower is treated as this. */
 export const MIN_PATH_BYTES = 576;
-/** Limits nothing. */
+/** Limits nothing: no packet is longer. Kept as 0, so that the numbers of peers that there are not touch no memory. */
 const NO_LIMIT = 0xffff;
 const PADDING_MULTIPLE = 16;
 /** of WireGuard's own AEAD */
@@ -36,11 +36,11 @@ export class PathMtus {
   readonly #maxPlaintextBytes: number;
   /** largest packet of the underlay that gets there, 0 = not known */
   readonly #paths: Uint16Array;
-  /** largest packet inside that goes in one datagram of that size, NO_LIMIT when all do */
+  /** largest packet inside that goes in one datagram of that size, 0 when all do */
   readonly #limits: Uint16Array;
-  /** the same over IPv6, where no router fragments; NO_LIMIT over IPv4 */
+  /** the same over IPv6, where no router fragments; 0 over IPv4 */
   readonly #squeezed: Uint16Array;
-  /** largest packet inside that a TCP connection is told of */
+  /** largest packet inside that a TCP connection is told of, 0 when it is the TUN's */
   readonly #tcp: Uint16Array;
 
   /**
@@ -52,9 +52,9 @@ export class PathMtus {
     this.#mtu = mtu;
     this.#maxPlaintextBytes = maxPlaintextBytes;
     this.#paths = new Uint16Array(maxPeers);
-    this.#limits = new Uint16Array(maxPeers).fill(NO_LIMIT);
-    this.#squeezed = new Uint16Array(maxPeers).fill(NO_LIMIT);
-    this.#tcp = new Uint16Array(maxPeers).fill(mtu);
+    this.#limits = new Uint16Array(maxPeers);
+    this.#squeezed = new Uint16Array(maxPeers);
+    this.#tcp = new Uint16Array(maxPeers);
   }
 
   /** Largest packet of the underlay that this node may make: more is not looked for. */
@@ -69,18 +69,18 @@ export class PathMtus {
 
   /** Largest packet inside that goes to a peer whole; longer ones are answered or fragmented. */
   limitOf(slot: number, version: number): number {
-    const limit = this.#limits[slot]!;
+    const limit = this.#limits[slot] || NO_LIMIT;
     return version === 6 && limit < IPV6_MIN_MTU_BYTES ? IPV6_MIN_MTU_BYTES : limit;
   }
 
   /** Whether a packet that `limitOf` lets through must go in fragments of the underlay that this machine makes. */
   isSqueezed(slot: number, packetBytes: number): boolean {
-    return packetBytes > this.#squeezed[slot]!;
+    return packetBytes > (this.#squeezed[slot] || NO_LIMIT);
   }
 
   /** Largest packet that a TCP connection with a peer may be told of. */
   largestTcpOf(slot: number): number {
-    return this.#tcp[slot]!;
+    return this.#tcp[slot] || this.#mtu;
   }
 
   /**
@@ -103,17 +103,17 @@ export class PathMtus {
     // up to the longest plaintext packets are padded, beyond it they go as they are
     const isPadded = room < this.#maxPlaintextBytes - (tagBytes - TAG_BYTES);
     const largest = (isPadded ? Math.floor(room / PADDING_MULTIPLE) * PADDING_MULTIPLE : room) - envelopeBytes;
-    const limit = path === 0 || largest >= this.#mtu ? NO_LIMIT : largest;
+    const limit = path === 0 || largest >= this.#mtu ? 0 : largest;
     this.#limits[slot] = limit;
-    this.#squeezed[slot] = outer === IPV6_HEADER_BYTES + UDP_HEADER_BYTES ? limit : NO_LIMIT;
+    this.#squeezed[slot] = outer === IPV6_HEADER_BYTES + UDP_HEADER_BYTES ? limit : 0;
     this.#tcp[slot] = Math.min(this.#mtu, largest);
   }
 
   /** Forgets a peer. */
   remove(slot: number): void {
     this.#paths[slot] = 0;
-    this.#limits[slot] = NO_LIMIT;
-    this.#squeezed[slot] = NO_LIMIT;
-    this.#tcp[slot] = this.#mtu;
+    this.#limits[slot] = 0;
+    this.#squeezed[slot] = 0;
+    this.#tcp[slot] = 0;
   }
 }

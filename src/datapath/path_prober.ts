@@ -52,7 +52,7 @@ export class PathProber {
   readonly #runs: SealedRuns;
   readonly #isOn: boolean;
   readonly #running = new Map<number, Running>();
-  /** by peer slot */
+  /** by peer slot; 0: never */
   readonly #lookedAtMs: Float64Array;
   readonly #isWanted: Uint8Array;
   /** of the endpoint that was looked at */
@@ -66,7 +66,7 @@ export class PathProber {
     this.#runs = runs;
     this.#isOn = node.parts.probesPaths === true;
     const { maxPeers } = node.parts.layout;
-    this.#lookedAtMs = new Float64Array(maxPeers).fill(-Infinity);
+    this.#lookedAtMs = new Float64Array(maxPeers);
     this.#isWanted = new Uint8Array(maxPeers);
     this.#endpointSums = new Int32Array(maxPeers);
   }
@@ -74,14 +74,14 @@ export class PathProber {
   /** A session with the peer has come up. */
   noteSession(peer: Peer, nowMs: number): void {
     this.#node.refreshPath(peer.slot);
-    if (this.#isOn && nowMs - this.#lookedAtMs[peer.slot]! >= AGAIN_AFTER_MS) this.#want(peer.slot, nowMs);
+    if (this.#isOn && this.#sinceMs(peer.slot, nowMs) >= AGAIN_AFTER_MS) this.#want(peer.slot, nowMs);
   }
 
   /** Forgets a peer. */
   remove(slot: number): void {
     this.#running.delete(slot);
     this.#isWanted[slot] = 0;
-    this.#lookedAtMs[slot] = -Infinity;
+    this.#lookedAtMs[slot] = 0;
   }
 
   /**
@@ -115,6 +115,12 @@ export class PathProber {
     return nextAtMs;
   }
 
+  /** since the way was last looked at */
+  #sinceMs(slot: number, nowMs: number): number {
+    const atMs = this.#lookedAtMs[slot]!;
+    return atMs === 0 ? Infinity : nowMs - atMs;
+  }
+
   #want(slot: number, nowMs: number): void {
     this.#isWanted[slot] = 1;
     this.#scanAtMs = Math.min(this.#scanAtMs, nowMs);
@@ -127,7 +133,7 @@ export class PathProber {
     if (this.#node.plain.isOn) return;
     for (let toAt = underlay.takeTooBig(); toAt >= 0; toAt = underlay.takeTooBig()) {
       const slot = (toAt - layout.addressesAt) / UNDERLAY_ADDR_BYTES;
-      if (slot < layout.maxPeers && nowMs - this.#lookedAtMs[slot]! >= HINT_AFTER_MS) this.#isWanted[slot] = 1;
+      if (slot < layout.maxPeers && this.#sinceMs(slot, nowMs) >= HINT_AFTER_MS) this.#isWanted[slot] = 1;
     }
     for (const peer of wireguard.peers()) {
       if (!wireguard.hasSession(peer, nowMs)) continue;
@@ -139,7 +145,7 @@ export class PathProber {
 
   /** Whether there is a reason to look at a way that nobody has asked for. */
   #isDue(peer: Peer, nowMs: number): boolean {
-    const sinceMs = nowMs - this.#lookedAtMs[peer.slot]!;
+    const sinceMs = this.#sinceMs(peer.slot, nowMs);
     if (sinceMs >= AGAIN_AFTER_MS || this.#endpointSums[peer.slot] !== this.#sumEndpoint(peer)) return true;
     const silentMs = peer.newHandshakeAtMs === NEVER ? 0 : nowMs - (peer.newHandshakeAtMs - NEW_HANDSHAKE_MS);
     return silentMs >= SILENCE_MS && sinceMs >= HINT_AFTER_MS;
@@ -157,7 +163,7 @@ export class PathProber {
   #begin(peer: Peer, nowMs: number): void {
     const { arena } = this.#node.parts;
     this.#isWanted[peer.slot] = 0;
-    this.#lookedAtMs[peer.slot] = nowMs;
+    this.#lookedAtMs[peer.slot] = Math.max(1, nowMs);
     this.#endpointSums[peer.slot] = this.#sumEndpoint(peer);
     // without an envelope there is nothing that the peer would take for ours
     if (familyOf(arena, peer.endpointAt) === FAMILY_NONE || this.#node.envelopeBytesOf(peer.slot) === 0) return;

@@ -20,7 +20,7 @@ const LOOKS_PER_SECOND = 100;
 export class LostSessions {
   readonly #core: Core;
   readonly #peers: PeerTable;
-  /** by peer slot */
+  /** by peer slot; 0: never */
   readonly #askedAtMs: Float64Array;
   #looks = 0;
   #secondAtMs = -Infinity;
@@ -28,7 +28,7 @@ export class LostSessions {
   constructor(core: Core, peers: PeerTable, maxPeers: number) {
     this.#core = core;
     this.#peers = peers;
-    this.#askedAtMs = new Float64Array(maxPeers).fill(-Infinity);
+    this.#askedAtMs = new Float64Array(maxPeers);
   }
 
   /** Takes note of a message without a session. @param fromAt arena offset of its source's address record */
@@ -39,7 +39,9 @@ export class LostSessions {
     }
     if (this.#looks++ >= LOOKS_PER_SECOND) return;
     const peer = this.#findAt(fromAt);
-    if (peer === undefined || nowMs - this.#askedAtMs[peer.slot]! < REKEY_TIMEOUT_MS) return;
+    if (peer === undefined) return;
+    const askedAtMs = this.#askedAtMs[peer.slot]!;
+    if (askedAtMs !== 0 && nowMs - askedAtMs < REKEY_TIMEOUT_MS) return;
     if (peer.next !== undefined || (peer.current !== undefined && isUsable(peer.current, nowMs))) return;
     this.#askedAtMs[peer.slot] = nowMs;
     requestHandshake(this.#core, peer, nowMs, false);
