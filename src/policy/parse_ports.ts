@@ -229,7 +229,11 @@ function readCiliumProtocol(
     return problems.add(path, "BAD_VALUE", `Protocol ${quote(word)} has no ports; use the field "icmps"`);
   }
   const words = ["TCP", "UDP", "SCTP", "ANY"];
-  return problems.add(path, "BAD_VALUE", `${quote(word)} is not one of ${words.join(", ")}${problems.hint(word, words)}`);
+  return problems.add(
+    path,
+    "BAD_VALUE",
+    `${quote(word)} is not one of ${words.join(", ")}${problems.hint(word, words)}`,
+  );
 }
 
 /** One entry of `icmps`. The type stands where a port would. */
