@@ -110,6 +110,15 @@ const STAGES: readonly Stage[] = [
     isSlow: true,
     limitS: 300,
   },
+  {
+    name: "policy-hundred-thousand",
+    group: "unit",
+    command: [...ON_NODE, "test/src/policy/engine.property"],
+    env: { POLICY_RUNS: "2000" }, // each a world of policies, asked for 60 flows
+    hasReport: true,
+    isSlow: true,
+    limitS: 300,
+  },
   { name: "build", group: "build", command: ["scripts/build", "--if-changed", "host", "arm64"], limitS: 300 },
   { name: "build-same-bytes", group: "build", command: ["scripts/build", "--check", "all"], isSlow: true, limitS: 600 },
   ...(["bun", "deno", "binary"] as const).map((form): Stage => ({
