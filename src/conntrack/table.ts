@@ -64,6 +64,8 @@ export class ConntrackTable {
   readonly capacity: number;
   /** Whether the packet of the last `find` or `findRelated` that answered an entry travels against the opening direction. */
   isReply = false;
+  /** what the last `find` or `insert` that gave an entry gave */
+  last = NO_FLOW;
   /** Flows that had to go before their time because the table was full. */
   evictions = 0;
 
@@ -156,6 +158,7 @@ export class ConntrackTable {
       return NO_FLOW;
     }
     this.isReply = isReply;
+    this.last = entry;
     return entry;
   }
 
@@ -222,6 +225,7 @@ export class ConntrackTable {
     this.#bytes[2 * entry + 1] = 0;
     this.#wheel.add(entry, this.#expiresAt[entry]!, nowSeconds);
     this.isReply = false;
+    this.last = entry;
     return entry;
   }
 

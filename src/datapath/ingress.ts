@@ -47,6 +47,7 @@ import { admit } from "./admission.ts";
 import { counterOf, INGRESS } from "./counters.ts";
 import type { EchoProbe } from "./echo_probe.ts";
 import { decapsulate, decapsulatePlain, Envelope, looksLikeEnvelope } from "./encapsulation.ts";
+import { FlowMemo } from "./flow_memo.ts";
 import { clampMss, TCP_SYN } from "./mss.ts";
 import type { Node } from "./node.ts";
 import type { PathProber } from "./path_prober.ts";
@@ -80,6 +81,7 @@ export class Ingress {
   readonly #merger: Merger | undefined;
   readonly #packet = new PacketInfo();
   readonly #envelope = new Envelope();
+  readonly #memo = new FlowMemo();
   readonly #single = new Int32Array(2);
   readonly #write: (pieces: Int32Array, count: number) => boolean;
   /** gso_type of the superpacket that was refused, whose packets are being written one by one */
@@ -115,6 +117,7 @@ export class Ingress {
     const { counters } = this.#node.parts;
     counters.add(FROM_UNDERLAY_RUNS, 1);
     counters.add(FROM_UNDERLAY_BYTES, run.end - run.at);
+    this.#memo.forget();
     const isWhole = !run.isTruncated && run.segmentBytes > 0; // an empty datagram is a run of size 0
     const segmentBytes = isWhole ? run.segmentBytes : run.end - run.at;
     let datagrams = 0;
@@ -216,6 +219,23 @@ export class Ingress {
       if (read !== FORWARD) return read;
     } else if (parsed !== FORWARD) return parsed;
     this.#hasPacket = true;
+    const memo = this.#memo;
+    if (!isFragment && memo.isSame(arena, packet, vni, peerSlot)) {
+      node.parts.conntrack.touch(memo.flow, packet, nowMs); // 5, 6 and 7 were answered for the packet before
+    } else {
+      memo.forget();
+      const judged = this.#judge(packet, isFragment, vni, peerSlot, nowMs);
+      if (judged !== FORWARD) return judged;
+    }
+    if ((packet.tcpFlags & TCP_SYN) !== 0) clampMss(arena, packet, node.paths.largestTcpOf(peerSlot), false);
+    if (outerEcn === ECN_CE) markCongestion(arena, packet);
+    this.#deliver(packet); // 8
+    return FORWARD;
+  }
+
+  /** Steps 5 to 7. A packet for a proxy has its addresses when this answers FORWARD. */
+  #judge(packet: PacketInfo, isFragment: boolean, vni: number, peerSlot: number, nowMs: number): Verdict {
+    const node = this.#node;
     const known = this.#checkIdentity(packet, vni, peerSlot); // 5
     if (known !== FORWARD) return known;
     if (!node.isOwnAddress(packet.destinationAt, packet.version)) return DROP_NOT_FOR_US; // 6
@@ -223,11 +243,12 @@ export class Ingress {
     if (admitted === REDIRECT) {
       if (isFragment) return DROP_FRAGMENT;
       node.redirects!.toProxy(packet);
-    } else if (admitted !== FORWARD) return admitted;
+      return FORWARD;
+    }
+    if (admitted !== FORWARD) return admitted;
+    const { arena, conntrack } = node.parts;
     if (isFragment) node.fragments.noteAdmitted(packet, nowMs);
-    if ((packet.tcpFlags & TCP_SYN) !== 0) clampMss(arena, packet, node.paths.largestTcpOf(peerSlot), false);
-    if (outerEcn === ECN_CE) markCongestion(arena, packet);
-    this.#deliver(packet); // 8
+    else this.#memo.note(arena, packet, vni, peerSlot, conntrack.last);
     return FORWARD;
   }
 
