@@ -40,7 +40,7 @@ import { PacketInfo, readPacket } from "../wire/packet.ts";
 import { admit } from "./admission.ts";
 import { SEALED_SUPERPACKET_BYTES } from "./arena.ts";
 import { counterOf, EGRESS } from "./counters.ts";
-import { encapsulate, encapsulatePlain } from "./encapsulation.ts";
+import { encapsulate, encapsulatePlain, isSummed } from "./encapsulation.ts";
 import { ErrorAnswers, isAnswered } from "./error_answers.ts";
 import { DONT_FRAGMENT, InnerFragments } from "./inner_fragments.ts";
 import { clampMss, isChecksumUnfinished, TCP_SYN } from "./mss.ts";
@@ -79,6 +79,8 @@ export class Egress {
   #proxyRole = ROLE_NONE;
   /** of the packet at hand; 0: it goes bare */
   #envelopeBytes = 0;
+  /** of the segment at hand, where its envelope needs it and it is known; else -1 */
+  #innerSum = -1;
   /** largest packet that would have gone, of one that was too big, and the end of it or of its first segment */
   #limit = 0;
   #tooBigEnd = 0;
@@ -205,8 +207,10 @@ export class Egress {
     this.#runs.reserve(SEALED_SUPERPACKET_BYTES);
     let datagrams = 0;
     const limit = node.paths.limitOf(peer.slot, packet.version);
+    const needsSum = isSummed(this.#envelopeBytes);
     while (splitter.next()) {
       const { segmentAt, segmentEnd } = splitter;
+      this.#innerSum = needsSum ? splitter.sumSegment() : -1;
       if (segmentEnd - segmentAt > limit) {
         if (!this.#mayFragment(packet, segmentAt, segmentEnd, limit)) return DROP_PACKET_TOO_BIG;
         datagrams += this.#sealFragments(peer, session, entropy, outerClass);
@@ -236,6 +240,7 @@ export class Egress {
   #sealFragments(peer: Peer, session: Session, entropy: number, outerClass: number): number {
     const fragments = this.#fragments;
     let datagrams = 0;
+    this.#innerSum = -1;
     while (fragments.next()) {
       this.#runs.reserve(this.#limit + FRAGMENT_ROOM_BYTES);
       this.#sealSegment(peer, session, fragments.fragmentAt, fragments.fragmentEnd, entropy, outerClass);
@@ -262,9 +267,16 @@ export class Egress {
     const node = this.#node;
     const { arena, wireguard, cipher } = node.parts;
     const envelope = this.#envelopeBytes;
-    const outerAt = envelope === 0
-      ? segmentAt
-      : encapsulate(arena, node.templateAt(peer.slot), envelope, segmentAt, segmentEnd, entropy, node.sums);
+    const outerAt = envelope === 0 ? segmentAt : encapsulate(
+      arena,
+      node.templateAt(peer.slot),
+      envelope,
+      segmentAt,
+      segmentEnd,
+      entropy,
+      node.sums,
+      this.#innerSum,
+    );
     const padding = this.#paddingOf(segmentEnd - outerAt, session.sendTagBytes);
     const saved = this.#saved;
     for (let i = 0; i < padding; i++) {

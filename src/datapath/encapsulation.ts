@@ -113,6 +113,13 @@ function writeInnermost(bytes: Uint8Array, at: number, protocol: TunnelProtocol,
   writeU16(bytes, position + 12, ETHERTYPE_IPV4);
 }
 
+const SHORT_ENVELOPE_BYTES = IPV4_HEADER_BYTES + UDP_HEADER_BYTES + PLAIN_ENVELOPE_BYTES;
+
+/** Whether an envelope of that many octets has a checksum over all that is in it: one over IPv6. */
+export function isSummed(envelope: number): boolean {
+  return envelope > SHORT_ENVELOPE_BYTES;
+}
+
 /**
  * Puts the envelope in front of the inner packet at `innerAt`; the octets before it are free.
  *
@@ -120,7 +127,8 @@ function writeInnermost(bytes: Uint8Array, at: number, protocol: TunnelProtocol,
  * @param envelope    its length (`envelopeBytes`)
  * @param innerEnd    one past the inner packet
  * @param entropy     16 bits of the inner flow's hash: the source port tells flows apart (RFC 8926 §3.3)
- * @param sums        for the UDP checksum, which IPv6 wants
+ * @param sums        for the UDP checksum, which IPv6 wants (`isSummed`)
+ * @param innerSum    folded sum of the inner packet where it is known, else -1
  * @returns offset of the outer packet
  */
 export function encapsulate(
@@ -131,6 +139,7 @@ export function encapsulate(
   innerEnd: number,
   entropy: number,
   sums: Checksummer,
+  innerSum: number,
 ): number {
   const at = innerAt - envelope;
   bytes.copyWithin(at, templateAt, templateAt + envelope);
@@ -146,7 +155,8 @@ export function encapsulate(
     return at; // UDP checksum 0, as Cilium's device sends it over IPv4
   }
   writeU16(bytes, at + 4, udpBytes);
-  const sum = sumOctets(bytes, at + 8, at + 40) + udpBytes + PROTOCOL_UDP + sums.sum(udpAt, innerEnd);
+  const rest = innerSum < 0 ? sums.sum(udpAt, innerEnd) : sumOctets(bytes, udpAt, innerAt) + innerSum;
+  const sum = sumOctets(bytes, at + 8, at + 40) + udpBytes + PROTOCOL_UDP + rest;
   const checksum = complement(sum);
   writeU16(bytes, udpAt + 6, checksum === 0 ? 0xffff : checksum);
   return at;

@@ -33,8 +33,13 @@ function wrap(inner: Uint8Array, from: string, to: string, protocol: TunnelProto
   const envelope = envelopeBytes(parseAddress(from)!);
   writeTemplate(arena, TEMPLATE_AT, parseAddress(from)!, parseAddress(to)!, protocol, identity);
   arena.set(inner, INNER_AT);
-  const at = encapsulate(arena, TEMPLATE_AT, envelope, INNER_AT, INNER_AT + inner.length, 0x2345, sums);
-  return { arena, at, end: INNER_AT + inner.length };
+  const end = INNER_AT + inner.length;
+  const at = encapsulate(arena, TEMPLATE_AT, envelope, INNER_AT, end, 0x2345, sums, -1);
+  const read = arena.slice(at, end);
+  // the sum of the inner packet is another way to the same
+  expect(encapsulate(arena, TEMPLATE_AT, envelope, INNER_AT, end, 0x2345, sums, sums.sum(INNER_AT, end))).toBe(at);
+  expect(arena.slice(at, end)).toEqual(read);
+  return { arena, at, end };
 }
 
 const INNER4 = makePacket({ source: "10.9.0.1", destination: "10.9.0.2", payload: new Uint8Array(5).fill(7) });

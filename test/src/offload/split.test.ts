@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { Checksummer } from "../../../src/bytes/checksum.ts";
 import { Splitter } from "../../../src/offload/split.ts";
 import { DROP_BAD_OFFLOAD_HEADER, DROP_TOO_MANY_SEGMENTS, FORWARD } from "../../../src/verdict.ts";
 import {
@@ -53,6 +54,11 @@ function split(header: Virtio, packet: Uint8Array, maxSegments?: number): { verd
     segments.push(arena.slice(splitter.segmentAt, splitter.segmentEnd));
     expect(splitter.segmentAt).toBeGreaterThanOrEqual(HEADROOM + 10);
     expect(splitter.segmentEnd).toBeLessThanOrEqual(end);
+    const isCut = (header.type ?? 1) !== 0;
+    // 0 and 0xffff are the same sum
+    const expectedSum = new Checksummer(arena).sum(splitter.segmentAt, splitter.segmentEnd) % 0xffff;
+    if (isCut) expect(splitter.sumSegment() % 0xffff).toBe(expectedSum);
+    else expect(splitter.sumSegment()).toBe(-1);
     arena.fill(0xee, 0, splitter.segmentEnd);
   }
   expect(segments).toHaveLength(expected);
