@@ -82,6 +82,8 @@ export class AgentClient {
         sent.destroy();
       }, timeoutMs);
       sent.on("error", fail);
+      // an agent may answer before it has read all: what the socket then says of the rest is no news, and has nobody to take it
+      sent.on("socket", (socket) => socket.on("error", () => {}));
       sent.end(body);
     });
   }
