@@ -1,8 +1,8 @@
 /**
  * Finds out what the ways to the peers take, and keeps `PathMtus` up to date. A way is looked at when a session with its peer
  * comes up, when the machine says that a datagram was too big for it, when the peer is somewhere else, when data goes and nothing
- * comes back, and every ten minutes as long as there is a session. A peer that answers no probe at all says nothing about its way:
- * then everything stays as it was.
+ * comes back, when the peer is looking for a narrow way itself, and every ten minutes as long as there is a session. A peer that answers
+ * no probe at all says nothing about its way: then everything stays as it was.
  *
  * Everything here is bounded: numbers per peer slot, and a few searches at a time. Nothing happens per packet but `take`.
  */
@@ -22,13 +22,13 @@ import {
   writePathMessage,
 } from "./path_message.ts";
 import { outerHeaderBytes } from "./path_mtu.ts";
-import { PathSearch } from "./path_search.ts";
+import { PathSearch, SMALLEST_PROBE_BYTES } from "./path_search.ts";
 import type { SealedRuns } from "./sealed_run.ts";
 
 /** A way that carries traffic is looked at again after this (RFC 8899 §5.1.1 and RFC 4821 §7.7 have the same number). */
 const AGAIN_AFTER_MS = 600_000;
 /** On a hint no sooner than this after the last look. */
-const HINT_AFTER_MS = 30_000;
+const HINT_AFTER_MS = 15_000;
 /** Data went, and for so long nothing came back. */
 const SILENCE_MS = 3_000;
 /** How long an answer may take. */
@@ -38,6 +38,8 @@ const SCAN_MS = 1_000;
 /** Searches at a time; other peers wait for their turn. */
 const MAX_SEARCHES = 32;
 const MAX_ANSWER_BYTES = 192;
+/** around a probe: IPv6, UDP, WireGuard's header and its longest tag */
+const LARGEST_WRAP_BYTES = 96;
 
 interface Running {
   readonly peer: Peer;
@@ -97,7 +99,10 @@ export class PathProber {
     if (from !== peerSlot || !this.#node.isOwnUnderlay(isV4 ? at + 16 : at + 24, isV4 ? 4 : 6)) return false;
     const sequence = readU16(arena, sequenceAt(arena, at));
     if (kind === PATH_REPLY) this.#noteAnswer(peerSlot, sequence, nowMs);
-    else this.#answer(peerSlot, sequence, nowMs);
+    else {
+      this.#answer(peerSlot, sequence, nowMs);
+      this.#noteLooking(peerSlot, end - at, nowMs);
+    }
     return true;
   }
 
@@ -222,6 +227,17 @@ export class PathProber {
     const end = wireguard.writeTransport(session, cipher, arena, at, packetEnd, this.#runs.at);
     this.#runs.add(end, peer.endpointAt, 0);
     wireguard.afterSend(peer, nowMs, false);
+  }
+
+  /**
+   * A peer that tries sizes between the smallest and the largest has found its way narrow, and ours is mostly the same one. We may not
+   * notice: what the peer sends us still arrives.
+   * @param packetBytes of its probe, without what was around it
+   */
+  #noteLooking(slot: number, packetBytes: number, nowMs: number): void {
+    const isBetween = packetBytes > SMALLEST_PROBE_BYTES &&
+      packetBytes < this.#node.paths.underlayBytes - LARGEST_WRAP_BYTES;
+    if (this.#isOn && isBetween && this.#sinceMs(slot, nowMs) >= HINT_AFTER_MS) this.#want(slot, nowMs);
   }
 
   #noteAnswer(slot: number, sequence: number, nowMs: number): void {
