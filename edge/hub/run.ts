@@ -47,7 +47,8 @@ export async function runHub(context: RunContext): Promise<number> {
   const ended = new Promise<void>((resolve) => end = resolve);
   process.on("SIGTERM", end);
   process.on("SIGINT", end);
-  process.on("SIGHUP", () => void reload(context, log));
+  let own: RunningMember | undefined;
+  process.on("SIGHUP", () => void reload(context, log, own));
 
   const store = new MemberStore(nodeDurableDir(config.stateDir));
   const identity = openIdentity(store);
@@ -76,6 +77,7 @@ export async function runHub(context: RunContext): Promise<number> {
       stops.unshift(await serveAlone(hub, config, notify, surroundings.watchdogMs));
     } else {
       memberState = "running";
+      own = member;
       stops.unshift(() => member.stop());
     }
     printStart(hub, self, config, memberState);
@@ -279,9 +281,12 @@ async function stopAll(stops: readonly (() => Promise<void> | void)[], log: Edge
   }
 }
 
-async function reload(context: RunContext, log: EdgeLog): Promise<void> {
+/** @param own the hub's member, when it runs */
+async function reload(context: RunContext, log: EdgeLog, own: RunningMember | undefined): Promise<void> {
   try {
-    log.setLevel((await context.reload()).config.logLevel);
+    const { config } = await context.reload();
+    log.setLevel(config.logLevel);
+    own?.agent.switchOffload(config.offload);
     log.info("reloaded", {});
   } catch (error) {
     log.error("reload-failed", { reason: messageOf(error) });

@@ -2,24 +2,24 @@
  * Offloads that are switched while packets flow, and answers that come from the address that was spoken to, with members as
  * processes: a -- router -- b.
  */
-import { writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { Lab, until } from "../../scripts/lab/lab.ts";
 import { type End, makeEnd, reaches, startFromMesh } from "../../scripts/lab/peers.ts";
 import type { Agent } from "../../scripts/lab/program.ts";
-import { TRAFFIC } from "./mesh.ts";
+import { Mesh, TRAFFIC } from "./mesh.ts";
 
 const OFFLOADS = ["tunTso", "tunUso", "tcpMerge", "udpMerge", "udpSegment", "udpGro"] as const;
 const MEGABYTES = 16;
 
 let lab: Lab;
 let a: End, b: End;
-beforeEach(async () => {
+async function makeLab(): Promise<void> {
   lab = await Lab.create(["a", "b"]);
   [a, b] = [await makeEnd(lab, "a", 1), await makeEnd(lab, "b", 2)];
-});
-afterEach(() => lab.close());
+}
 
 async function offloadOf(agent: Agent): Promise<readonly string[]> {
   const { device } = await agent.json(["status"]);
@@ -47,6 +47,9 @@ async function endpointOf(agent: Agent, name: string): Promise<string> {
 }
 
 describe("offloads", () => {
+  beforeEach(makeLab);
+  afterEach(() => lab.close());
+
   it("are switched by SIGHUP, one by one, and the traffic goes on", async () => {
     const settings = join(lab.node("b").dir, "settings.yaml");
     writeFileSync(settings, "offload: auto\n");
@@ -99,7 +102,29 @@ describe("offloads", () => {
   }, 60_000);
 });
 
+it("offloads of a hub's member are switched by SIGHUP too", async () => {
+  const dir = mkdtempSync(join(tmpdir(), "edgemesh-offload-"));
+  const settings = join(dir, "settings.yaml");
+  writeFileSync(settings, "offload: no-udp-gro\n");
+  const mesh = await Mesh.start([], { flags: ["--config", settings] });
+  try {
+    expect((await offloadOf(mesh.hub)).at(-1)).toBe("off, by configuration");
+    writeFileSync(settings, "offload: no-tcp-merge\n");
+    mesh.hub.process!.signal("SIGHUP");
+    await until("the hub's member has switched", async () => {
+      const facts = await offloadOf(mesh.hub);
+      return facts[2] === "off, by configuration" && facts.at(-1) === "on";
+    });
+  } finally {
+    await mesh.close();
+    rmSync(dir, { recursive: true });
+  }
+}, 60_000);
+
 describe("a member with two addresses", () => {
+  beforeEach(makeLab);
+  afterEach(() => lab.close());
+
   it.each([4, 6] as const)("answers over IPv%d from the one that was spoken to, until it is gone", async (family) => {
     const first = family === 4 ? lab.node("b").ip4 : lab.node("b").ip6;
     const second = family === 4 ? "10.71.2.9" : "fd71:0:0:2::9";
