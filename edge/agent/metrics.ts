@@ -72,6 +72,11 @@ async function makeRegistry(agent: Agent): Promise<Registry> {
     "WireGuard handshake messages accepted",
     datapath("handshakesReceived"),
   );
+  counter(
+    "edgemesh_filler_datagrams_total",
+    "Datagrams of one octet that senders on Linux 7.0 to 7.1.4 put behind others",
+    datapath("fillerDatagrams"),
+  );
   counter("edgemesh_flows_created_total", "Connections entered into the flow table", datapath("flowsCreated"));
   new Counter({
     name: "edgemesh_dropped_packets_total",
