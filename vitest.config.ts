@@ -16,8 +16,12 @@ const suites: Record<string, { include: string[]; exclude: string[] }> = {
     include: ["test/**/*.test.ts"],
     exclude: ["test/netns/**", "test/interop/**", ...(onNode ? ["test/ffi/**"] : ["test/architecture.test.ts"])],
   },
-  netns: { include: ["test/netns/**/*.test.ts"], exclude: ["test/netns/policy_packets.test.ts"] },
+  netns: {
+    include: ["test/netns/**/*.test.ts"],
+    exclude: ["test/netns/policy_packets.test.ts", "test/netns/path_mtu.test.ts"],
+  },
   "policy-packets": { include: ["test/netns/policy_packets.test.ts"], exclude: [] },
+  "path-mtu": { include: ["test/netns/path_mtu.test.ts"], exclude: [] },
   interop: { include: ["test/interop/**/*.test.ts"], exclude: [] },
 };
 const suite = suites[named];

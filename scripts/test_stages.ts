@@ -142,6 +142,18 @@ const STAGES: readonly Stage[] = [
     isSlow: true,
     limitS: 400,
   },
+  {
+    name: "path-mtu",
+    group: "netns",
+    command: [INSIDE, ...ON_NODE],
+    env: { EDGEMESH_SUITE: "path-mtu", EDGEMESH_FORM: "binary" },
+    needs: [...NETNS_TOOLS, "nft"],
+    obstacle: namespaceObstacle,
+    hasReport: true,
+    isSlow: true,
+    limitS: 600,
+  },
+  interop("path-mtu-wireguard-go", "path_mtu.test.ts", { needs: ["wireguard-go", "wg", "python3", "nft"] }),
   interop("wireguard-go", "wireguard_go.test.ts", { needs: ["wireguard-go", "wg", "python3"] }),
   interop("wireguard-go-rekey", "wireguard_go_rekey.test.ts", {
     needs: ["wireguard-go", "wg", "python3"],
