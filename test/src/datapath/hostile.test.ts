@@ -66,7 +66,7 @@ describe(`the ingress path under ${COUNT} hostile datagrams (seed ${SEED})`, () 
     network.tap = () => true;
     const before = b.counters.read("fromUnderlayDatagrams");
     const dropsBefore = b.counters.totalDrops(INGRESS);
-    let accepted = 0;
+    const fillersBefore = b.counters.read("fillerDatagrams");
     for (let i = 0; i < COUNT; i++) {
       const isRandom = random() < 0.3;
       const bytes = isRandom
@@ -79,7 +79,9 @@ describe(`the ingress path under ${COUNT} hostile datagrams (seed ${SEED})`, () 
     }
     runUntil([b], network.nowMs + 1);
     const took = b.counters.read("fromUnderlayDatagrams") - before;
-    accepted = took - (b.counters.totalDrops(INGRESS) - dropsBefore);
+    // one octet of a certain value is a sender's way round a kernel fault: it says nothing, and is counted apart
+    const fillers = b.counters.read("fillerDatagrams") - fillersBefore;
+    const accepted = took - (b.counters.totalDrops(INGRESS) - dropsBefore) - fillers;
     expect(took).toBe(COUNT);
     // A mutation may leave a message as it was (an octet replaced by itself) or touch only mac2: a copy of one of ours is then
     // a replay, an initiation again is stale; only untouched cookies or responses could pass, and there is none pending.

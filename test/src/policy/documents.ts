@@ -147,12 +147,12 @@ export interface Place {
   readonly way: readonly string[];
 }
 
-/** Every place of a document, in order. */
-export function placesOf(document: unknown, way: readonly string[] = []): Place[] {
-  if (typeof document !== "object" || document === null) return [];
+/** Every place of a document, in order. Of one that holds itself: each only once on its way. */
+export function placesOf(document: unknown, way: readonly string[] = [], around: readonly unknown[] = []): Place[] {
+  if (typeof document !== "object" || document === null || around.includes(document)) return [];
   const parent = document as Record<string, unknown>;
   return Object.keys(parent).flatMap((key) => [
     { parent, key, way: [...way, key] },
-    ...placesOf(parent[key], [...way, key]),
+    ...placesOf(parent[key], [...way, key], [...around, document]),
   ]);
 }
