@@ -27,6 +27,8 @@ const TTL = 64;
 export const NO_PATH_MESSAGE = 0;
 export const PATH_REQUEST = 1;
 export const PATH_REPLY = 2;
+/** a later fragment of an ICMP packet: a foreign machine answers a large probe in pieces, and the first one told all */
+export const PATH_REST = 3;
 
 /** Octets of a message without filling, by the version of its addresses. */
 export function smallestMessageBytes(version: number): number {
@@ -78,7 +80,7 @@ export function writePathMessage(
 }
 
 /**
- * What a packet out of WireGuard is: PATH_REQUEST, PATH_REPLY, or mostly NO_PATH_MESSAGE, which costs two reads. Its addresses are
+ * What a packet out of WireGuard is: PATH_REQUEST, PATH_REPLY, PATH_REST, or mostly NO_PATH_MESSAGE, which costs two reads. Its addresses are
  * the caller's to check, its sequence number is at `sequenceAt`. Reads nothing past `end`.
  */
 export function kindOfMessage(bytes: Uint8Array, at: number, end: number): number {
@@ -86,8 +88,12 @@ export function kindOfMessage(bytes: Uint8Array, at: number, end: number): numbe
   const first = readU8(bytes, at);
   if (first === 0x45) {
     if (readU8(bytes, at + 9) !== PROTOCOL_ICMP) return NO_PATH_MESSAGE;
-    if (readU16(bytes, at + 2) > end - at || (readU16(bytes, at + 6) & 0x3fff) !== 0) return NO_PATH_MESSAGE;
-    return kindOfEcho(bytes, at + IPV4_HEADER_BYTES, end, ICMP_ECHO_REQUEST, ICMP_ECHO_REPLY);
+    if (readU16(bytes, at + 2) > end - at) return NO_PATH_MESSAGE;
+    const fragment = readU16(bytes, at + 6) & 0x3fff;
+    if ((fragment & 0x1fff) !== 0) return PATH_REST;
+    const kind = kindOfEcho(bytes, at + IPV4_HEADER_BYTES, end, ICMP_ECHO_REQUEST, ICMP_ECHO_REPLY);
+    // a request is never cut: what came in pieces did not come through the way whole
+    return fragment !== 0 && kind === PATH_REQUEST ? NO_PATH_MESSAGE : kind;
   }
   if (first >> 4 !== 6 || readU8(bytes, at + 6) !== PROTOCOL_ICMP6) return NO_PATH_MESSAGE;
   if (readU16(bytes, at + 4) > end - at - IPV6_HEADER_BYTES) return NO_PATH_MESSAGE;

@@ -17,6 +17,7 @@ import {
   NO_PATH_MESSAGE,
   PATH_REPLY,
   PATH_REQUEST,
+  PATH_REST,
   sequenceAt,
   smallestMessageBytes,
   writePathMessage,
@@ -97,6 +98,8 @@ export class PathProber {
     const isV4 = arena[at]! >> 4 === 4;
     const from = isV4 ? wireguard.allowedIps.find4(readI32(arena, at + 12)) : wireguard.allowedIps.find6(arena, at + 8);
     if (from !== peerSlot || !this.#node.isOwnUnderlay(isV4 ? at + 16 : at + 24, isV4 ? 4 : 6)) return false;
+    // where packets travel bare, and underlay and mesh addresses may be the same, it may be a program's
+    if (kind === PATH_REST) return !this.#node.acceptsNative(nowMs);
     const sequence = readU16(arena, sequenceAt(arena, at));
     if (kind === PATH_REPLY) this.#noteAnswer(peerSlot, sequence, nowMs);
     else {

@@ -6,6 +6,7 @@ import {
   NO_PATH_MESSAGE,
   PATH_REPLY,
   PATH_REQUEST,
+  PATH_REST,
   sequenceAt,
   smallestMessageBytes,
   writePathMessage,
@@ -72,4 +73,24 @@ it("any octets are looked at without a fault", () => {
     const kind = kindOfMessage(bytes, at, bytes.length);
     expect([NO_PATH_MESSAGE, PATH_REQUEST, PATH_REPLY]).toContain(kind);
   }));
+});
+
+describe("an answer that comes in pieces", () => {
+  const piece = (kind: number, offset: number, hasMore: boolean) => {
+    const bytes = message(4, kind, 1400);
+    const word = (hasMore ? 0x2000 : 0) | (offset >> 3);
+    bytes[6] = word >> 8;
+    bytes[7] = word & 255;
+    return kindOfMessage(bytes, 0, bytes.length);
+  };
+
+  it("tells all with its first piece, and the others are known for what they are", () => {
+    expect(piece(PATH_REPLY, 0, true)).toBe(PATH_REPLY);
+    expect(piece(PATH_REPLY, 1376, true)).toBe(PATH_REST);
+    expect(piece(PATH_REPLY, 2752, false)).toBe(PATH_REST);
+  });
+
+  it("is no probe: that one did not come through the way whole", () => {
+    expect(piece(PATH_REQUEST, 0, true)).toBe(NO_PATH_MESSAGE);
+  });
 });
