@@ -129,7 +129,7 @@ const STAGES: readonly Stage[] = [
     needs: NETNS_TOOLS,
     obstacle: namespaceObstacle,
     hasReport: true,
-    limitS: 600,
+    limitS: 900,
   })),
   {
     name: "policy-packets",
