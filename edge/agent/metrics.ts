@@ -77,6 +77,11 @@ async function makeRegistry(agent: Agent): Promise<Registry> {
     "Datagrams of one octet that senders on Linux 7.0 to 7.1.4 put behind others",
     datapath("fillerDatagrams"),
   );
+  counter(
+    "edgemesh_probe_answer_pieces_total",
+    "Later fragments of answers that foreign peers gave to probes of the path MTU",
+    datapath("probeAnswerPieces"),
+  );
   counter("edgemesh_flows_created_total", "Connections entered into the flow table", datapath("flowsCreated"));
   new Counter({
     name: "edgemesh_dropped_packets_total",

@@ -28,6 +28,7 @@ export const COUNTER_NAMES = [
   "flowsCreated",
   "stagedPackets",
   "fillerDatagrams",
+  "probeAnswerPieces",
 ] as const;
 export type CounterName = (typeof COUNTER_NAMES)[number];
 

@@ -11,6 +11,7 @@ import { FAMILY_NONE, familyOf, OWN_ADDRESS_AT, UNDERLAY_ADDR_BYTES } from "../i
 import { NEW_HANDSHAKE_MS } from "../tunnel/constants.ts";
 import { NEVER, type Peer } from "../tunnel/peer.ts";
 import { TRANSPORT_HEADER_BYTES } from "../wire/wg_message.ts";
+import { counterOf } from "./counters.ts";
 import type { Node } from "./node.ts";
 import {
   kindOfMessage,
@@ -25,6 +26,8 @@ import {
 import { outerHeaderBytes } from "./path_mtu.ts";
 import { PathSearch, SMALLEST_PROBE_BYTES } from "./path_search.ts";
 import type { SealedRuns } from "./sealed_run.ts";
+
+const PROBE_ANSWER_PIECES = counterOf("probeAnswerPieces");
 
 /** A way that carries traffic is looked at again after this (RFC 8899 §5.1.1 and RFC 4821 §7.7 have the same number). */
 const AGAIN_AFTER_MS = 600_000;
@@ -99,7 +102,11 @@ export class PathProber {
     const from = isV4 ? wireguard.allowedIps.find4(readI32(arena, at + 12)) : wireguard.allowedIps.find6(arena, at + 8);
     if (from !== peerSlot || !this.#node.isOwnUnderlay(isV4 ? at + 16 : at + 24, isV4 ? 4 : 6)) return false;
     // where packets travel bare, and underlay and mesh addresses may be the same, it may be a program's
-    if (kind === PATH_REST) return !this.#node.acceptsNative(nowMs);
+    if (kind === PATH_REST) {
+      if (this.#node.acceptsNative(nowMs)) return false;
+      this.#node.parts.counters.add(PROBE_ANSWER_PIECES, 1);
+      return true;
+    }
     const sequence = readU16(arena, sequenceAt(arena, at));
     if (kind === PATH_REPLY) this.#noteAnswer(peerSlot, sequence, nowMs);
     else {
