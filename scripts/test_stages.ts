@@ -159,7 +159,7 @@ const STAGES: readonly Stage[] = [
     needs: ["wireguard-go", "wg", "python3"],
     isSlow: true,
   }),
-  interop("outside", "outside.test.ts", { needs: ["wireguard-go", "wg", "python3", "curl"] }),
+  interop("outside", "outside.test.ts", { needs: ["wireguard-go", "wg", "python3", "curl"], isSlow: true }),
   interop("tshark", "tshark.test.ts", { needs: ["tshark", "tcpdump", "ethtool"] }),
   interop("arm64", "arm64.test.ts", {
     needs: ["qemu-aarch64-static", "mmdebstrap"],
