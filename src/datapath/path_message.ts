@@ -84,7 +84,7 @@ export function writePathMessage(
  * the caller's to check, its sequence number is at `sequenceAt`. Reads nothing past `end`.
  */
 export function kindOfMessage(bytes: Uint8Array, at: number, end: number): number {
-  if (end - at < IPV4_HEADER_BYTES + ICMP_HEADER_BYTES + MARK.length) return NO_PATH_MESSAGE;
+  if (end - at < IPV4_HEADER_BYTES) return NO_PATH_MESSAGE;
   const first = readU8(bytes, at);
   if (first === 0x45) {
     if (readU8(bytes, at + 9) !== PROTOCOL_ICMP) return NO_PATH_MESSAGE;
@@ -95,7 +95,9 @@ export function kindOfMessage(bytes: Uint8Array, at: number, end: number): numbe
     // a request is never cut: what came in pieces did not come through the way whole
     return fragment !== 0 && kind === PATH_REQUEST ? NO_PATH_MESSAGE : kind;
   }
-  if (first >> 4 !== 6 || readU8(bytes, at + 6) !== PROTOCOL_ICMP6) return NO_PATH_MESSAGE;
+  if (first >> 4 !== 6 || end - at < IPV6_HEADER_BYTES || readU8(bytes, at + 6) !== PROTOCOL_ICMP6) {
+    return NO_PATH_MESSAGE;
+  }
   if (readU16(bytes, at + 4) > end - at - IPV6_HEADER_BYTES) return NO_PATH_MESSAGE;
   return kindOfEcho(bytes, at + IPV6_HEADER_BYTES, end, ICMP6_ECHO_REQUEST, ICMP6_ECHO_REPLY);
 }

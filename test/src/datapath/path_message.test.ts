@@ -76,8 +76,9 @@ it("any octets are looked at without a fault", () => {
 });
 
 describe("an answer that comes in pieces", () => {
-  const piece = (kind: number, offset: number, hasMore: boolean) => {
-    const bytes = message(4, kind, 1400);
+  const piece = (kind: number, offset: number, hasMore: boolean, octets = 1400) => {
+    const bytes = message(4, kind, 1400).slice(0, octets);
+    bytes.set([octets >> 8, octets & 255], 2);
     const word = (hasMore ? 0x2000 : 0) | (offset >> 3);
     bytes[6] = word >> 8;
     bytes[7] = word & 255;
@@ -88,6 +89,7 @@ describe("an answer that comes in pieces", () => {
     expect(piece(PATH_REPLY, 0, true)).toBe(PATH_REPLY);
     expect(piece(PATH_REPLY, 1376, true)).toBe(PATH_REST);
     expect(piece(PATH_REPLY, 2752, false)).toBe(PATH_REST);
+    expect(piece(PATH_REPLY, 2752, false, 24)).toBe(PATH_REST);
   });
 
   it("is no probe: that one did not come through the way whole", () => {
