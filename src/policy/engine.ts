@@ -279,11 +279,6 @@ export class PolicyEngine {
     return this.#local.identityOf(address);
   }
 
-  /** The same, for an address that is known to be outside. */
-  identityOfOutside(address: IpAddress): number {
-    return this.#local.identityOf(address);
-  }
-
   /** Patterns of the FQDN peers in force, sorted: names that they match are to be learned. Resolved as of the last update. */
   fqdnPatterns(): readonly string[] {
     return this.#names.patterns;

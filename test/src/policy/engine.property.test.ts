@@ -69,7 +69,7 @@ function otherSide(
   if ("address" in flow.other) {
     const address = parseAddress(flow.other.address)!;
     const labels = { [`reserved:world-ipv${address.length === 4 ? 4 : 6}`]: "" };
-    return { other: { labels, address: flow.other.address, ...named }, identity: engine.identityOfOutside(address) };
+    return { other: { labels, address: flow.other.address, ...named }, identity: engine.identityOfAddress(address) };
   }
   const at = flow.other.member;
   const member = members[at];

@@ -146,13 +146,13 @@ describe("PolicyEngine", () => {
     expect(put.map((p) => formatPrefix(p.prefix)).sort()).toEqual(["10.0.0.0/8", "10.1.0.0/16"]);
     expect(put.every(({ identity }) => identity >>> 24 === 1)).toBe(true);
     expect(remove).toEqual([]);
-    expect(engine.identityOfOutside(parseAddress("10.1.1.1")!)).toBe(put.find((p) => p.prefix.length === 16)!.identity);
+    expect(engine.identityOfAddress(parseAddress("10.1.1.1")!)).toBe(put.find((p) => p.prefix.length === 16)!.identity);
     engine.removePolicy("CiliumNetworkPolicy/shop/p");
     update({ engine, table });
     expect(engine.takePrefixes().remove.map(formatPrefix)).toEqual(["10.1.0.0/16"]);
     expect(engine.allPrefixes().map((p) => formatPrefix(p.prefix))).toEqual(["10.0.0.0/8"]);
-    expect(engine.identityOfOutside(parseAddress("10.1.1.1")!)).toBe(engine.allPrefixes()[0]!.identity);
-    expect(engine.identityOfOutside(parseAddress("fd00::1")!)).toBe(10);
+    expect(engine.identityOfAddress(parseAddress("10.1.1.1")!)).toBe(engine.allPrefixes()[0]!.identity);
+    expect(engine.identityOfAddress(parseAddress("fd00::1")!)).toBe(10);
   });
 
   it("keeps a prefix's identity when the policy that mentions it is replaced", () => {

@@ -92,7 +92,7 @@ export function identityOf(world: World, other: string): number {
   const member = MEMBERS[other];
   if (member !== undefined) return member.identity;
   if (other in RESERVED) return RESERVED[other]!;
-  return other === "nobody" ? 4_000_000 : world.engine.identityOfOutside(parseAddress(other)!);
+  return other === "nobody" ? 4_000_000 : world.engine.identityOfAddress(parseAddress(other)!);
 }
 
 export interface World {
