@@ -21,7 +21,7 @@
  */
 import { readI32, readU16, readU32LE, readU8, writeU16, writeU8 } from "../bytes/integers.ts";
 import { updateChecksum } from "../bytes/checksum.ts";
-import { isWorldIdentity } from "../identity/reserved.ts";
+import { IDENTITY_HOST, IDENTITY_KUBE_APISERVER, IDENTITY_REMOTE_NODE, isWorldIdentity } from "../identity/reserved.ts";
 import { Merger } from "../offload/merge.ts";
 import { GSO_UDP } from "../offload/virtio.ts";
 import { FAMILY_IPV4, familyOf } from "../ip/underlay_addr.ts";
@@ -53,9 +53,6 @@ import type { Node } from "./node.ts";
 import type { PathProber } from "./path_prober.ts";
 
 const MESSAGE_TRANSPORT = 4;
-const IDENTITY_HOST = 1;
-const IDENTITY_REMOTE_NODE = 6;
-const IDENTITY_KUBE_APISERVER = 7;
 const ECN_CE = 3;
 /** the only octet of a datagram that some kernels need behind others (`ffi/udp_send.ts`) */
 const FILLER = 7;

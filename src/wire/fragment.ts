@@ -15,9 +15,14 @@ import {
 } from "../verdict.ts";
 import { isErrorType } from "./icmp_error.ts";
 import {
+  EXTENSION_DESTINATION,
+  EXTENSION_FRAGMENT,
+  EXTENSION_HOP_BY_HOP,
+  EXTENSION_ROUTING,
   ICMP_HEADER_BYTES,
   IPV4_HEADER_BYTES,
   IPV6_HEADER_BYTES,
+  MAX_EXTENSION_HEADERS,
   PROTOCOL_ICMP,
   PROTOCOL_ICMP6,
   PROTOCOL_SCTP,
@@ -32,12 +37,7 @@ import { ICMP6_ECHO_REPLY, ICMP6_ECHO_REQUEST, ICMP_ECHO_REPLY, ICMP_ECHO_REQUES
 const MORE_FRAGMENTS = 0x2000;
 const OFFSET_BITS = 0x1fff;
 const MAX_PACKET_BYTES = 65535;
-const MAX_EXTENSION_HEADERS = 6;
 const FRAGMENT_HEADER_BYTES = 8;
-const EXTENSION_HOP_BY_HOP = 0;
-const EXTENSION_ROUTING = 43;
-const EXTENSION_FRAGMENT = 44;
-const EXTENSION_DESTINATION = 60;
 
 /** What makes a fragment one. All fields are written on FORWARD, none on a drop. */
 export class FragmentInfo {

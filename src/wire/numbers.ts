@@ -22,6 +22,14 @@ export const ICMP_HEADER_BYTES = 8;
 export const SCTP_HEADER_BYTES = 12;
 export const ETHERNET_HEADER_BYTES = 14;
 
+/** IPv6 extension headers (RFC 8200 §4.1). */
+export const EXTENSION_HOP_BY_HOP = 0;
+export const EXTENSION_ROUTING = 43;
+export const EXTENSION_FRAGMENT = 44;
+export const EXTENSION_DESTINATION = 60;
+/** Extension headers that one packet may have: more is not traffic, it is an attack on parsers. */
+export const MAX_EXTENSION_HEADERS = 6;
+
 const PROTOCOL_NAMES: ReadonlyMap<number, string> = new Map([
   [PROTOCOL_ICMP, "ICMP"],
   [PROTOCOL_TCP, "TCP"],

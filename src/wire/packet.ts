@@ -16,9 +16,14 @@ import {
   type Verdict,
 } from "../verdict.ts";
 import {
+  EXTENSION_DESTINATION,
+  EXTENSION_FRAGMENT,
+  EXTENSION_HOP_BY_HOP,
+  EXTENSION_ROUTING,
   ICMP_HEADER_BYTES,
   IPV4_HEADER_BYTES,
   IPV6_HEADER_BYTES,
+  MAX_EXTENSION_HEADERS,
   PROTOCOL_ICMP,
   PROTOCOL_ICMP6,
   PROTOCOL_SCTP,
@@ -33,14 +38,6 @@ export const ICMP_ECHO_REPLY = 0;
 export const ICMP_ECHO_REQUEST = 8;
 export const ICMP6_ECHO_REQUEST = 128;
 export const ICMP6_ECHO_REPLY = 129;
-
-/** Extension headers that one packet may have: more is not traffic, it is an attack on parsers. */
-const MAX_EXTENSION_HEADERS = 6;
-
-const EXTENSION_HOP_BY_HOP = 0;
-const EXTENSION_ROUTING = 43;
-const EXTENSION_FRAGMENT = 44;
-const EXTENSION_DESTINATION = 60;
 
 /** What `readPacket` found. All fields are written on FORWARD, none on a drop. Offsets are into the bytes it was given. */
 export class PacketInfo {
