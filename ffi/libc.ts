@@ -35,6 +35,7 @@ const SIGNATURES = {
   prctl: { args: ["i32", "size", "null", "null", "null"], result: "i32" },
   clock_gettime: { args: ["i32", "ptr"], result: "i32" },
   madvise: { args: ["ptr", "size", "i32"], result: "i32" },
+  memcpy: { args: ["ptr", "ptr", "size"], result: "void" },
 } as const;
 
 /**
@@ -208,6 +209,11 @@ export class Libc {
   clockGettime(clock: number, timespec: number): number {
     const result = this.#c.clock_gettime(clock, timespec);
     return result < 0 ? this.#failure() : result;
+  }
+
+  /** memcpy(3): the ranges must not overlap. */
+  memcpy(to: number, from: number, bytes: number): void {
+    this.#c.memcpy(to, from, bytes);
   }
 }
 

@@ -36,6 +36,13 @@ const SIGNATURES = {
   crypto_scalarmult_base: { args: ["ptr", "ptr"], result: "i32" },
   crypto_aead_chacha20poly1305_ietf_encrypt: SEAL,
   crypto_aead_chacha20poly1305_ietf_decrypt: OPEN,
+  // the two halves of ChaCha20-Poly1305: `ffi/chacha_sweep.ts`
+  // (to, from, bytes, nonce, number of the first block, key)
+  crypto_stream_chacha20_ietf_xor_ic: { args: ["ptr", "ptr", "size", "ptr", "u32", "ptr"], result: "i32" },
+  // (tag, from, bytes, key)
+  crypto_onetimeauth_poly1305: { args: ["ptr", "ptr", "size", "ptr"], result: "i32" },
+  crypto_onetimeauth_poly1305_verify: { args: ["ptr", "ptr", "size", "ptr"], result: "i32" },
+  sodium_runtime_has_ssse3: { args: [], result: "i32" },
   crypto_aead_xchacha20poly1305_ietf_encrypt: SEAL,
   crypto_aead_xchacha20poly1305_ietf_decrypt: OPEN,
   crypto_aead_aegis128l_encrypt: SEAL,
