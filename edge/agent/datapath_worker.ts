@@ -7,11 +7,11 @@ import { parentPort, receiveMessageOnPort, workerData } from "node:worker_thread
 import { chooseAead, describeAead, withTransportAead } from "../../ffi/aead.ts";
 import { makeBootClock } from "../../ffi/clock.ts";
 import { findMemberAeads } from "../../ffi/member_aead.ts";
-import { makeArena } from "../../ffi/memory.ts";
 import { Waiter } from "../../ffi/poll.ts";
 import { loadSodium, randomBytes } from "../../ffi/sodium.ts";
 import { openTun } from "../../ffi/tun.ts";
 import { openUnderlay, receiveBytes, type UdpUnderlay } from "../../ffi/udp.ts";
+import { makePacketMemory } from "../../src/bytes/vector_sum.ts";
 import { ConntrackTable } from "../../src/conntrack/table.ts";
 import { layoutArena } from "../../src/datapath/arena.ts";
 import type { DatapathEvent, OffloadFacts } from "../../src/datapath/control.ts";
@@ -44,7 +44,7 @@ function main(init: WorkerInit): void {
   const ciphers = withTransportAead(loadSodium(), chosen.aead);
   const member = findMemberAeads(options.memberAead, ciphers);
   const layout = layoutArena(MAX_PEERS, receiveBytes(RECEIVE_SLOTS), SEALED_BYTES);
-  const arena = makeArena(layout.bytes);
+  const arena = makePacketMemory(layout.bytes);
   const nowMs = makeBootClock();
   const counters = new DatapathCounters(init.counters);
   const tun = openTun({ name: options.tun, arena, offload: options.offload });

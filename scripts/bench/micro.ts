@@ -6,6 +6,7 @@
  * lines of one run on one machine side by side, and no other way.
  */
 import { Checksummer, complement } from "../../src/bytes/checksum.ts";
+import { makePacketMemory } from "../../src/bytes/vector_sum.ts";
 import { readI32 } from "../../src/bytes/integers.ts";
 import { ConntrackTable } from "../../src/conntrack/table.ts";
 import { proxyRoleOf, ROLE_CLIENT } from "../../src/datapath/proxy_addresses.ts";
@@ -86,11 +87,11 @@ function address6(last: number): number[] {
 
 /** An arena to put packets into, with what that needs made once. */
 class Scene {
-  readonly arena: Uint8Array<ArrayBuffer>;
+  readonly arena: Uint8Array;
   readonly #sums: Checksummer;
   readonly #view: DataView;
 
-  constructor(arena: Uint8Array<ArrayBuffer>) {
+  constructor(arena: Uint8Array) {
     this.arena = arena;
     this.#sums = new Checksummer(arena);
     this.#view = new DataView(arena.buffer);
@@ -114,7 +115,7 @@ class Scene {
   }
 }
 
-function noise(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+function noise(bytes: Uint8Array): Uint8Array {
   let state = 12345;
   for (let i = 0; i < bytes.length; i++) {
     state = (Math.imul(state, 1103515245) + 12345) | 0;
@@ -138,7 +139,7 @@ function benchParse(): void {
 }
 
 function benchChecksum(): void {
-  const arena = noise(new Uint8Array(1 << 18));
+  const arena = noise(makePacketMemory(1 << 18));
   const sums = new Checksummer(arena);
   for (const [bytes, count] of [[64, 2_000_000], [1420, 300_000], [61440, 10_000]] as const) {
     for (const shift of [0, 2, 1]) {
@@ -279,7 +280,7 @@ const SEGMENTS = 46;
 const SEGMENT_BYTES = 1348;
 
 function benchSplit(): void {
-  const scene = new Scene(noise(new Uint8Array(1 << 17)));
+  const scene = new Scene(noise(makePacketMemory(1 << 17)));
   const { arena } = scene;
   const splitter = new Splitter(arena);
   for (const isV6 of [false, true]) {
@@ -301,7 +302,7 @@ function benchSplit(): void {
 }
 
 function benchMerge(): void {
-  const scene = new Scene(noise(new Uint8Array(1 << 18)));
+  const scene = new Scene(noise(makePacketMemory(1 << 18)));
   const slotBytes = 2048;
   for (const isV6 of [false, true]) {
     const merger = new Merger(scene.arena, { tcp: true, udp: true });

@@ -4,7 +4,16 @@
  * Hot file (bench: `scripts/bench/micro.ts`, stage "checksum"). Sums are plain numbers: below 2^53 until folded.
  */
 
+import { type VectorSum, vectorSumOf } from "./vector_sum.ts";
+
 const IS_LITTLE_ENDIAN = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
+
+/** Shorter ranges are summed octet by octet. */
+const LEAST_LANE_BYTES = 16;
+/** From here on vector instructions pay, where the arena is made for them. */
+const LEAST_VECTOR_BYTES = 64;
+/** So many long sums, and there is load: only then is the vector code made, which an idle member would have in memory for nothing. */
+const LOAD_SUMS = 1024;
 
 /**
  * Sums a byte array of one ArrayBuffer as 16-bit big-endian words.
@@ -13,6 +22,9 @@ const IS_LITTLE_ENDIAN = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
 export class Checksummer {
   readonly #bytes: Uint8Array;
   readonly #lanes: Int32Array;
+  readonly #offset: number;
+  #vectorSum: VectorSum | undefined;
+  #longSums = 0;
 
   /** @param bytes the arena; its offset in its ArrayBuffer and its length must be multiples of 4 */
   constructor(bytes: Uint8Array) {
@@ -21,6 +33,7 @@ export class Checksummer {
     }
     this.#bytes = bytes;
     this.#lanes = new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
+    this.#offset = bytes.byteOffset;
   }
 
   /**
@@ -28,8 +41,17 @@ export class Checksummer {
    * The range must be inside the arena, and at most 128 KiB long. 0 to 0xffff, not complemented.
    */
   sum(at: number, end: number): number {
+    const count = end - at;
+    if (count < LEAST_LANE_BYTES) return fold(sumOctets(this.#bytes, at, end));
+    if (count >= LEAST_VECTOR_BYTES) {
+      if (this.#vectorSum !== undefined) return this.#vectorSum(this.#offset + at, this.#offset + end);
+      if (++this.#longSums === LOAD_SUMS) this.#vectorSum = vectorSumOf(this.#bytes.buffer);
+    }
+    return this.#sumInLanes(at, end);
+  }
+
+  #sumInLanes(at: number, end: number): number {
     const bytes = this.#bytes;
-    if (end - at < 16) return fold(sumOctets(bytes, at, end));
     let position = at;
     // Up to a lane boundary by octets. An odd start shifts every later octet to the other half of its word: swap at the end.
     const isOdd = (at & 1) !== 0;
