@@ -89,16 +89,6 @@ export function createLog(options: LogOptions): EdgeLog {
   };
 }
 
-/** A log that drops everything: for tests and offline tools. */
-export const SILENT_LOG: EdgeLog = {
-  debug: () => {},
-  info: () => {},
-  warn: () => {},
-  error: () => {},
-  setLevel: () => {},
-  recent: () => [],
-};
-
 /** Counts lines by event and minute. */
 class EventLimiter {
   readonly #unixMs: () => number;

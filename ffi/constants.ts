@@ -69,7 +69,6 @@ export const CLOCK_BOOTTIME = 7;
 export const MADV_DONTNEED = 4;
 
 // sys/prctl.h
-export const PR_SET_DUMPABLE = 4;
 export const PR_GET_DUMPABLE = 3;
 
 // linux/if_tun.h
@@ -88,14 +87,12 @@ export const TUN_F_USO6 = 0x40;
 
 // net/if.h
 export const IFF_UP = 0x1;
-export const IFNAMSIZ = 16;
 
 // linux/netlink.h
 export const NETLINK_ROUTE = 0;
 export const NLMSG_ERROR = 2;
 export const NLMSG_DONE = 3;
 export const NLM_F_REQUEST = 0x1;
-export const NLM_F_MULTI = 0x2;
 export const NLM_F_ACK = 0x4;
 export const NLM_F_DUMP_INTR = 0x10;
 export const NLM_F_DUMP = 0x300;
@@ -104,7 +101,6 @@ export const NLM_F_CREATE = 0x400;
 
 // linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h
 export const RTM_NEWLINK = 16;
-export const RTM_DELLINK = 17;
 export const RTM_GETLINK = 18;
 export const RTM_NEWADDR = 20;
 export const RTM_DELADDR = 21;
@@ -127,7 +123,6 @@ export const RTA_TABLE = 15;
 export const RTAX_MTU = 2;
 export const RTAX_ADVMSS = 8;
 export const RT_TABLE_MAIN = 254;
-export const RTPROT_BOOT = 3;
 export const RTPROT_STATIC = 4;
 export const RT_SCOPE_UNIVERSE = 0;
 export const RT_SCOPE_LINK = 253;

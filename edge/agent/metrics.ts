@@ -14,18 +14,15 @@ export interface Scrape {
   readonly body: string;
 }
 
-let registry: Promise<Registry> | undefined;
+/** one per agent: a registry cannot take a metric twice */
+const registries = new WeakMap<Agent, Promise<Registry>>();
 
 /** Answers one scrape. */
 export async function scrape(agent: Agent): Promise<Scrape> {
-  registry ??= makeRegistry(agent);
+  let registry = registries.get(agent);
+  if (registry === undefined) registries.set(agent, registry = makeRegistry(agent));
   const made = await registry;
   return { contentType: made.contentType, body: await made.metrics() };
-}
-
-/** Forgets the registry: for tests that make more than one agent. */
-export function resetMetrics(): void {
-  registry = undefined;
 }
 
 async function makeRegistry(agent: Agent): Promise<Registry> {

@@ -22,7 +22,7 @@ export interface ProxiesDoors {
 }
 
 export type ProxyKind = "http" | "dns";
-export const PROXY_KINDS: readonly ProxyKind[] = ["http", "dns"];
+const PROXY_KINDS: readonly ProxyKind[] = ["http", "dns"];
 
 /** What is wanted of one proxy: the addresses to listen on, empty for none; as one text to compare. */
 interface Slot {
@@ -45,10 +45,6 @@ export class Proxies {
   /** Where they listen now: what a datapath that starts anew has to know. */
   get command(): SetProxy {
     return { op: "proxy", http: this.#slots.http.proxy?.port ?? 0, dns: this.#slots.dns.proxy?.port ?? 0 };
-  }
-
-  isRunning(kind: ProxyKind): boolean {
-    return this.#slots[kind].proxy !== undefined;
   }
 
   /**

@@ -8,7 +8,7 @@ import { isInCluster, type MaxClusters } from "../identity/ranges.ts";
 import { formatAddress, type IpPrefix, parseAddress, parsePrefix } from "../ip/address.ts";
 import type { ClusterRef, NamedPort } from "../mesh/entries.ts";
 import { isCount, isObject, type JsonObject, readJsonObject, readList, readTextMap } from "./json.ts";
-import { type ClusterConfig, type IpFacts, type NodeFacts, WIREGUARD_KEY_INDEX } from "./keyspace.ts";
+import { type IpFacts, type NodeFacts, WIREGUARD_KEY_INDEX } from "./keyspace.ts";
 
 /** A node as read; addresses beyond the node address are not needed yet. */
 export type ReadNode = NodeFacts & { readonly isEncrypted: boolean };
@@ -127,15 +127,4 @@ export function readIdentity(
   if (!/^[1-9][0-9]{0,9}$/.test(key) || !isInCluster(Number(key), cluster.id, max)) return undefined;
   const labels = parseLabelList(text);
   return labels?.[`k8s:${KEY_CLUSTER}`] === cluster.name ? { identity: Number(key), labels } : undefined;
-}
-
-/** Reads a cluster-config value; the number must be 1 to `maxConnectedClusters`. */
-export function readClusterConfig(text: string): (ClusterConfig & { readonly syncedCanaries: boolean }) | undefined {
-  const value = readJsonObject(text);
-  const capabilities = value?.["capabilities"] ?? {};
-  if (value === undefined || !isObject(capabilities)) return undefined;
-  const max = capabilities["maxConnectedClusters"] ?? 255;
-  const id = value["id"];
-  if ((max !== 255 && max !== 511) || !isCount(id) || id < 1 || id > max) return undefined;
-  return { id, maxConnectedClusters: max, syncedCanaries: capabilities["syncedCanaries"] === true };
 }

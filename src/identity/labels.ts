@@ -77,11 +77,6 @@ export function parseLabel(text: string): Label | undefined {
   };
 }
 
-/** `source:key=value`; the `=` stands even before an empty value, as in Cilium's store. */
-export function formatLabel(label: Label): string {
-  return `${label.source}:${label.key}=${label.value}`;
-}
-
 /**
  * The canonical text of a set: sorted by key (by source where keys are equal), each label followed by `;`. Equal sets give equal
  * text, so it is also the "same labels = same identity" key. Empty for no labels.
@@ -113,6 +108,6 @@ export function parseLabelList(text: string): Labels | undefined {
 }
 
 /** Order of code units: the same on every machine and in every locale. */
-export function compareText(a: string, b: string): number {
+function compareText(a: string, b: string): number {
   return a < b ? -1 : a > b ? 1 : 0;
 }

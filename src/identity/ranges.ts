@@ -13,7 +13,6 @@
 export const FIRST_ALLOCATABLE = 256;
 /** Scope bits of identities that exist on one node only: CIDR and FQDN. */
 export const SCOPE_LOCAL = 0x0100_0000;
-const SCOPE_MASK = 0xff00_0000;
 const WIRE_BITS = 24;
 
 /** Most clusters in a mesh: 255 (the default) or 511. All clusters of a mesh must agree. */
@@ -26,7 +25,7 @@ export interface IdentityRange {
 }
 
 /** Bits that the cluster ID is shifted left by: 16 or 15. */
-export function clusterShift(maxClusters: MaxClusters = 255): number {
+function clusterShift(maxClusters: MaxClusters = 255): number {
   return maxClusters === 255 ? 16 : 15;
 }
 
@@ -44,14 +43,6 @@ export function clusterRange(clusterId: number, maxClusters: MaxClusters = 255):
   return { first: base + FIRST_ALLOCATABLE, last: base + (1 << shift) - 1 };
 }
 
-/**
- * Cluster ID that an identity belongs to; 0 for reserved, cluster-less and node-local ones. Numbers are taken as they are: whether
- * a peer may use one is `isInCluster`.
- */
-export function clusterOfIdentity(identity: number, maxClusters: MaxClusters = 255): number {
-  return isWireIdentity(identity) ? identity >>> clusterShift(maxClusters) : 0;
-}
-
 /** Whether a remote cluster may publish this number: inside its bits, `[c << shift, ((c + 1) << shift) - 1]`. */
 export function isInCluster(identity: number, clusterId: number, maxClusters: MaxClusters = 255): boolean {
   return isWireIdentity(identity) && identity >>> clusterShift(maxClusters) === clusterId;
@@ -60,9 +51,4 @@ export function isInCluster(identity: number, clusterId: number, maxClusters: Ma
 /** Whether it fits a VNI: an integer of scope 0. */
 export function isWireIdentity(identity: number): boolean {
   return Number.isInteger(identity) && identity >= 0 && identity < 1 << WIRE_BITS;
-}
-
-/** Whether it is a CIDR or FQDN identity of this node. */
-export function isLocalIdentity(identity: number): boolean {
-  return (identity & SCOPE_MASK) === SCOPE_LOCAL;
 }

@@ -10,7 +10,6 @@
  * Fed by `edge/agent/agent.ts` from the hub's stream, from disk, and from a mesh file. Read `entries.ts` first.
  */
 import type { DatapathCommand } from "../datapath/control.ts";
-import type { IpPrefix } from "../ip/address.ts";
 import type {
   EntryValue,
   IdentityEntry,
@@ -151,11 +150,6 @@ export class MeshState {
   /** Prefixes that are routed to a member. */
   prefixesOf(member: MemberRecord): readonly string[] {
     return this.#tables.prefixesBehind(member.publicKey);
-  }
-
-  /** Whether a prefix is one of the mesh's, or lies inside one. */
-  isCovered(prefix: IpPrefix): boolean {
-    return this.#tables.isCovered(prefix);
   }
 
   /** Everything that the datapath must hold, for one that was started again. Policy is not among it. */

@@ -7,7 +7,7 @@
  */
 import { toHex } from "../bytes/text.ts";
 import type { DatapathCommand, PutIp, PutPeer, SetSelf } from "../datapath/control.ts";
-import { formatPrefix, type IpPrefix, maskedPrefix, parseAddress, parsePrefix } from "../ip/address.ts";
+import { formatPrefix, maskedPrefix, parseAddress, parsePrefix } from "../ip/address.ts";
 import { parseUnderlayAddr } from "../ip/underlay_addr.ts";
 import type { IpEntry, MemberRecord, MeshSettings } from "./entries.ts";
 import { agreedAead } from "./agreed_aead.ts";
@@ -110,17 +110,6 @@ export class MeshTables {
     return [...this.#ips].filter(([, ip]) => ip.peer !== undefined && equalData(ip.peer, publicKey)).map(([prefix]) =>
       prefix
     );
-  }
-
-  /** Whether the ipcache has a prefix of the mesh that covers this one, or is it. This member's own addresses count too. */
-  isCovered(prefix: IpPrefix): boolean {
-    if (this.#self?.addresses.some((own) => prefix.length === own.length * 8 && equalData(own, prefix.address))) {
-      return true;
-    }
-    for (let length = 0; length <= prefix.length; length++) {
-      if (this.#ips.has(formatPrefix(maskedPrefix({ address: prefix.address, length })))) return true;
-    }
-    return false;
   }
 
   #electMembers(inputs: TableInputs): Map<string, MemberRecord> {

@@ -51,14 +51,3 @@ export function parseOffloads(text: string): OffloadSwitches | undefined {
   }
   return result;
 }
-
-/** Writes what `parseOffloads` reads. */
-export function formatOffloads(switches: OffloadSwitches): string {
-  const words = OFFLOAD_WORDS.filter((word) => switches[KEY_OF_WORD.get(word)!]);
-  if (words.length === 0) return "none";
-  return words.length === OFFLOAD_WORDS.length ? "auto" : words.join(",");
-}
-
-export function equalOffloads(a: OffloadSwitches, b: OffloadSwitches): boolean {
-  return [...KEY_OF_WORD.values()].every((key) => a[key] === b[key]);
-}

@@ -27,8 +27,6 @@ export const KIND_DNS = 6;
 
 export const KIND_BITS = 3;
 export const KIND_MASK = 7;
-/** Most rules that one endpoint's table can hold. */
-export const MAX_RULES = 2 ** 29 - 2;
 
 /** One past the last key. */
 export const KEY_END = 0x100_0000;

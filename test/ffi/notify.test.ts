@@ -2,13 +2,12 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { AF_UNIX, MSG_DONTWAIT, PR_SET_DUMPABLE, SOCK_DGRAM } from "../../ffi/constants.ts";
+import { AF_UNIX, MSG_DONTWAIT, SOCK_DGRAM } from "../../ffi/constants.ts";
 import { ECONNREFUSED, ENOENT } from "../../ffi/errno.ts";
 import { IOVEC, MSGHDR, SOCKADDR_UN } from "../../ffi/layout.ts";
 import { libc } from "../../ffi/libc.ts";
 import { allocate, writeAddress } from "../../ffi/memory.ts";
 import { notify } from "../../ffi/notify.ts";
-import { disableDump, isDumpable } from "../../ffi/process.ts";
 import { noFfi, runtimeName } from "./harness.ts";
 
 describe.skipIf(noFfi)(`notify on ${runtimeName}${noFfi}`, () => {
@@ -58,13 +57,5 @@ describe.skipIf(noFfi)(`notify on ${runtimeName}${noFfi}`, () => {
 
   it.each(["", "@", "relative/path", `/${"x".repeat(120)}`])("refuses %j, which is no address", (path) => {
     expect(() => notify(path, "READY=1")).toThrow(expect.objectContaining({ code: "EDGE_NOTIFY", errno: 0 }));
-  });
-
-  it("disableDump keeps debuggers and core dumps out", () => {
-    const before = isDumpable();
-    disableDump();
-    expect(isDumpable()).toBe(false);
-    libc().prctl(PR_SET_DUMPABLE, before ? 1 : 0);
-    expect(isDumpable()).toBe(before);
   });
 });

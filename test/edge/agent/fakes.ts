@@ -11,7 +11,7 @@ import type { StateSink, StateSource } from "../../../edge/agent/source.ts";
 import { MemberStore } from "../../../edge/agent/store.ts";
 import type { Timers } from "../../../edge/agent/timers.ts";
 import { EdgeError } from "../../../edge/errors.ts";
-import { SILENT_LOG } from "../../../edge/log.ts";
+import type { EdgeLog } from "../../../edge/log.ts";
 import type { DnsDoors } from "../../../edge/proxy/dns_doors.ts";
 import type { ProxyDoors } from "../../../edge/proxy/doors.ts";
 import { ALL_OFFLOADS } from "../../../src/offload/switches.ts";
@@ -307,7 +307,7 @@ export function makeAgent(
     unixMs: () => fake.unixMs,
     nowMs: () => time.nowMs,
     timers: time,
-    log: SILENT_LOG,
+    log: silentLog(),
     notify: (line) => notified.push(line),
     watchdogMs: options.watchdogMs,
   });
@@ -327,4 +327,9 @@ export function makeAgent(
       },
     }),
   ) as unknown as FakeAgent;
+}
+
+function silentLog(): EdgeLog {
+  const nothing = () => {};
+  return { debug: nothing, info: nothing, warn: nothing, error: nothing, setLevel: nothing, recent: () => [] };
 }

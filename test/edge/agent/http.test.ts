@@ -6,7 +6,6 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { StatusDocument } from "../../../edge/agent/documents.ts";
 import { type HttpServers, makeApp, serveHttp } from "../../../edge/agent/http.ts";
-import { resetMetrics } from "../../../edge/agent/metrics.ts";
 import { AgentClient } from "../../../edge/cli/agent_client.ts";
 import { DROP_POLICY_DENIED } from "../../../src/verdict.ts";
 import { INGRESS } from "../../../src/datapath/counters.ts";
@@ -18,7 +17,6 @@ let left: number;
 const actions = { leave: () => Promise.resolve(left++ > 0 ? "again" : undefined) };
 
 beforeEach(async () => {
-  resetMetrics();
   left = 0;
   fake = makeAgent();
   await fake.agent.start();

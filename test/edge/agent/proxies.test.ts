@@ -62,7 +62,7 @@ describe("Proxies", () => {
     expect(fake.faults).toEqual(["http: EADDRNOTAVAIL"]);
     expect(fake.proxies.command.http).toBe(0);
     await fake.proxies.align({ http: true, dns: false }, ["10.9.0.1"]);
-    expect(fake.proxies.isRunning("http")).toBe(true);
+    expect(fake.proxies.command.http).toBe(101);
   });
 
   it("end a proxy whose need went while it was starting", async () => {

@@ -14,7 +14,7 @@ import {
   writeNode,
   writeTime,
 } from "../../../src/hub/keyspace.ts";
-import { readClusterConfig, readIdentity, readIp, readNode } from "../../../src/hub/keyspace_read.ts";
+import { readIdentity, readIp, readNode } from "../../../src/hub/keyspace_read.ts";
 
 const cluster = { name: "edge-a", id: 42 };
 const key = Uint8Array.from({ length: 32 }, (_, i) => i);
@@ -173,25 +173,11 @@ describe("readIdentity", () => {
   });
 });
 
-describe("readClusterConfig", () => {
-  it("reads what writeClusterConfig writes, and fills in what older writers leave out", () => {
-    const config = { id: 42, maxConnectedClusters: 511 } as const;
-    expect(readClusterConfig(writeClusterConfig(config))).toEqual({ ...config, syncedCanaries: true });
-    expect(readClusterConfig('{"id":7}')).toEqual({ id: 7, maxConnectedClusters: 255, syncedCanaries: false });
-    for (
-      const bad of ['{"id":0}', '{"id":256}', "{}", "[]", "x", '{"id":1,"capabilities":{"maxConnectedClusters":300}}']
-    ) {
-      expect(readClusterConfig(bad), bad).toBeUndefined();
-    }
-  });
-});
-
 it("no text makes a reader throw", () => {
   const readers = [
     (text: string) => readNode(text, cluster, "gw-01"),
     (text: string) => readIp(text, "10.200.1.5", cluster),
     (text: string) => readIdentity(text, "2752513", cluster),
-    readClusterConfig,
   ];
   fc.assert(fc.property(fc.oneof(fc.string(), fc.json()), (text) => readers.forEach((read) => void read(text))));
   const valid = [writeNode(node), writeIp(ip)].map((text) => Object.keys(JSON.parse(text)));

@@ -1,22 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { isIdentityLabel } from "../../../src/identity/filter.ts";
-import {
-  bareKey,
-  formatLabel,
-  formatLabelList,
-  parseLabel,
-  parseLabelList,
-  splitKey,
-} from "../../../src/identity/labels.ts";
+import { bareKey, formatLabelList, parseLabel, parseLabelList, splitKey } from "../../../src/identity/labels.ts";
 import { labelsOfMember } from "../../../src/identity/member_labels.ts";
-import {
-  clusterOfIdentity,
-  clusterRange,
-  isInCluster,
-  isLocalIdentity,
-  isWireIdentity,
-} from "../../../src/identity/ranges.ts";
+import { clusterRange, isInCluster, isWireIdentity } from "../../../src/identity/ranges.ts";
 import { nameOfReserved, RESERVED_LABELS, reservedOfName } from "../../../src/identity/reserved.ts";
 
 describe("labels", () => {
@@ -54,7 +41,6 @@ describe("labels", () => {
     expect(splitKey("foo:app")).toEqual({ source: "any", key: "foo:app" });
     expect(parseLabel("app=web")).toEqual({ source: "unspec", key: "app", value: "web" });
     expect(parseLabel("any:app=a=b")).toEqual({ source: "any", key: "app", value: "a=b" });
-    expect(formatLabel({ source: "reserved", key: "host", value: "" })).toBe("reserved:host=");
     expect(bareKey("k8s:a/b:c")).toBe("a/b:c");
   });
 });
@@ -119,13 +105,10 @@ describe("identity numbers", () => {
     expect(clusterRange(511, 511).last).toBe(2 ** 24 - 1);
   });
 
-  it("tell their cluster, and local scope apart", () => {
-    expect(clusterOfIdentity(2_752_600)).toBe(42);
+  it("tell their cluster, and what travels from what does not", () => {
     expect(isInCluster(2_752_600, 42)).toBe(true);
     expect(isInCluster(2_752_600, 43)).toBe(false);
     expect(isInCluster(0x0100_0000 + 5, 0)).toBe(false);
-    expect(isLocalIdentity(0x0100_0005)).toBe(true);
-    expect(isLocalIdentity(0x0200_0005)).toBe(false);
     expect(isWireIdentity(2 ** 24)).toBe(false);
     expect(isWireIdentity(1.5)).toBe(false);
     expect(isWireIdentity(-1)).toBe(false);

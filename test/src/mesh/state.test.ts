@@ -205,20 +205,6 @@ describe("MeshState", () => {
     expect(change.isSettingsChanged).toBe(true);
     expect(state.settings?.policy).toEqual(policy);
   });
-
-  it("knows which prefixes belong to the mesh", () => {
-    const state = makeState();
-    state.apply(snapshot([...entriesOf(2, 3), ["ip/10.8.0.0/16", { identity: 70_000 }]]), NOW_MS);
-    const prefix = (a: number, b: number, c: number, d: number, length: number) => ({
-      address: new Uint8Array([a, b, c, d]),
-      length,
-    });
-    expect(state.isCovered(prefix(10, 8, 4, 0, 24))).toBe(true);
-    expect(state.isCovered(prefix(10, 9, 0, 3, 32))).toBe(true);
-    expect(state.isCovered(prefix(10, 9, 0, 2, 32))).toBe(true); // our own
-    expect(state.isCovered(prefix(10, 0, 0, 0, 8))).toBe(false);
-    expect(state.isCovered(prefix(192, 0, 2, 0, 24))).toBe(false);
-  });
 });
 
 describe("MeshState refuses", () => {

@@ -1,13 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import {
-  ALL_OFFLOADS,
-  equalOffloads,
-  formatOffloads,
-  NO_OFFLOADS,
-  OFFLOAD_WORDS,
-  parseOffloads,
-} from "../../../src/offload/switches.ts";
+import { ALL_OFFLOADS, NO_OFFLOADS, OFFLOAD_WORDS, parseOffloads } from "../../../src/offload/switches.ts";
 
 describe("words for offloads", () => {
   it.each([
@@ -27,12 +20,12 @@ describe("words for offloads", () => {
     (text) => expect(parseOffloads(text)).toBeUndefined(),
   );
 
-  it("are read back as they are written", () => {
-    fc.assert(fc.property(fc.subarray([...OFFLOAD_WORDS]), (words) => {
-      const switches = words.length === 0 ? NO_OFFLOADS : parseOffloads(words.join(","))!;
-      expect(Object.values(switches).filter(Boolean).length).toBe(words.length);
-      expect(equalOffloads(parseOffloads(formatOffloads(switches))!, switches)).toBe(true);
-      for (const word of words) expect(equalOffloads(parseOffloads(`no-${word}`)!, ALL_OFFLOADS)).toBe(false);
+  it("each switch one thing on, and off with a no-", () => {
+    fc.assert(fc.property(fc.subarray([...OFFLOAD_WORDS], { minLength: 1 }), (words) => {
+      const on = parseOffloads(words.join(","))!;
+      expect(Object.values(on).filter(Boolean).length).toBe(words.length);
+      const off = parseOffloads(words.map((word) => `no-${word}`).join(","))!;
+      for (const key of Object.keys(on) as (keyof typeof on)[]) expect(off[key]).toBe(!on[key]);
     }));
   });
 });
