@@ -13,7 +13,7 @@ interface CodeFacts {
 }
 
 /** Every code; names are stable. */
-export const HEALTH_CODES = {
+const HEALTH_CODES = {
   "datapath-down": {
     severity: "error",
     impactsConnectivity: true,

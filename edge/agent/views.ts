@@ -287,7 +287,7 @@ function hubOf(agent: Agent): HubDocument {
 }
 
 /** Packets and octets since the datapath started. */
-export function trafficOf(agent: Agent): TrafficDocument {
+function trafficOf(agent: Agent): TrafficDocument {
   const counters = agent.link?.counters;
   return {
     fromTunPackets: counters?.read("fromTunPackets") ?? 0,

@@ -38,7 +38,7 @@ function usageMessage(text: string): string {
 }
 
 /** The whole program for commander. */
-export function makeProgram(terminal: Terminal, onAction: (invocation: Invocation) => void): Command {
+function makeProgram(terminal: Terminal, onAction: (invocation: Invocation) => void): Command {
   const program = new Command("edgemesh").description("Puts this machine into a Cilium-style Cluster Mesh");
   const groups = new Map<string, Command>([["", program]]);
   for (const spec of COMMANDS) {

@@ -8,7 +8,7 @@ import type { AuditRecord } from "./state_types.ts";
 import type { Store, StoreOp } from "./store.ts";
 
 /** Records that are kept. */
-export const AUDIT_SLOTS = 4096;
+const AUDIT_SLOTS = 4096;
 
 /** An act, before it has its number. */
 export type AuditFacts = Omit<AuditRecord, "sequence">;

@@ -40,7 +40,7 @@ import type { HubSettings, HubStateOptions } from "./state_types.ts";
 import type { StoreCompare, StoreEvent, StoreOp } from "./store.ts";
 
 /** A record is good for so long, and signed anew when half of it is over. */
-export const RECORD_VALID_MS = 30 * 24 * 3600 * 1000;
+const RECORD_VALID_MS = 30 * 24 * 3600 * 1000;
 export const RECORD_RENEW_MS = RECORD_VALID_MS / 2;
 /** Members' clocks may be behind. */
 const RECORD_EARLY_MS = 24 * 3600 * 1000;

@@ -39,7 +39,7 @@ const MAX_AEADS = 8;
 const MAX_TEXT_CHARS = 255;
 
 /** What a report may hold beyond what every hub has taken from the first: a hub names them in its hello. */
-export const REPORT_FIELDS: readonly string[] = ["aeads", "does", "network"];
+const REPORT_FIELDS: readonly string[] = ["aeads", "does", "network"];
 /** All that a hub of this release takes beyond what every hub has taken: fields of a report, and messages. */
 export const HUB_TAKES: readonly string[] = [...REPORT_FIELDS, "ping"];
 /** What a member may be asked for, as `does` of its report says. */

@@ -61,7 +61,7 @@ const SIGNALS: Readonly<Record<string, number>> = {
 };
 
 /** Set by `scripts/lab/inside`; without it `ip` would change the machine's own network. */
-export function isInsideLab(): boolean {
+function isInsideLab(): boolean {
   return process.env["EDGEMESH_LAB_INSIDE"] === "yes";
 }
 

@@ -26,7 +26,7 @@ export interface NameLimits {
 }
 
 /** Cilium's defaults. It has no bound for all names together: ours keeps the cache below 4 MB. */
-export const DEFAULT_NAME_LIMITS: NameLimits = {
+const DEFAULT_NAME_LIMITS: NameLimits = {
   minTtlSeconds: 0,
   maxAddressesPerName: 1000,
   maxAddresses: 10_000,

@@ -11,9 +11,9 @@
 import { readU16, writeU16 } from "../bytes/integers.ts";
 import { formatAddress } from "../ip/address.ts";
 
-export const TYPE_A = 1;
-export const TYPE_CNAME = 5;
-export const TYPE_AAAA = 28;
+const TYPE_A = 1;
+const TYPE_CNAME = 5;
+const TYPE_AAAA = 28;
 const TYPE_OPT = 41;
 const CLASS_IN = 1;
 

@@ -14,7 +14,7 @@
  */
 
 /** Characters of a name or a pattern that Cilium's CRD takes. */
-export const MAX_NAME_CHARACTERS = 255;
+const MAX_NAME_CHARACTERS = 255;
 
 /** The pattern that any name matches; all of `*`, `**`, `*.` and so on are read into it. */
 export const ANY_NAME = "*";
@@ -73,7 +73,7 @@ export function readPattern(text: string): { readonly pattern: string } | { read
 }
 
 /** Whether a pattern is a plain name. */
-export function isPlainName(pattern: string): boolean {
+function isPlainName(pattern: string): boolean {
   return !pattern.includes("*");
 }
 

@@ -26,10 +26,10 @@ import { formatAddress, parseAddress } from "../ip/address.ts";
 
 export const TOKEN_ID_BYTES = 8;
 export const TOKEN_SECRET_BYTES = 16;
-export const CA_PIN_BYTES = 32;
-export const MAX_TOKEN_ENDPOINTS = 3;
+const CA_PIN_BYTES = 32;
+const MAX_TOKEN_ENDPOINTS = 3;
 /** Longest text that is looked at; three names of the longest kind stay below. */
-export const MAX_TOKEN_CHARS = 1200;
+const MAX_TOKEN_CHARS = 1200;
 
 const PREFIX = "em1_";
 const CHECK_CHARS = 8;

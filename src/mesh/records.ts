@@ -98,7 +98,7 @@ export function readOctets(value: unknown, field: string, count: number): Uint8A
 }
 
 /** A node's name: a DNS subdomain (RFC 1123). */
-export function readNodeName(value: unknown, field: string): string {
+function readNodeName(value: unknown, field: string): string {
   const ok = typeof value === "string" && value.length <= 253 && value.split(".").every((part) => DNS_LABEL.test(part));
   return ok ? value : refuse(field, "be a lower-case DNS name");
 }

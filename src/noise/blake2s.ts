@@ -5,7 +5,7 @@
 import { blake2s } from "@noble/hashes/blake2.js";
 import { hmac as hmacOf } from "@noble/hashes/hmac.js";
 
-export const HASH_BYTES = 32;
+const HASH_BYTES = 32;
 
 const ONE = Uint8Array.of(1);
 

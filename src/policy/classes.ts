@@ -58,7 +58,7 @@ export function makeInstance(
 }
 
 /** Precedence, then an order that does not depend on when a rule came. */
-export function compareInstances(a: Instance, b: Instance): number {
+function compareInstances(a: Instance, b: Instance): number {
   if (a.precedence !== b.precedence) return a.precedence - b.precedence;
   if (a.policy !== b.policy) return a.policy < b.policy ? -1 : 1;
   return a.content < b.content ? -1 : a.content > b.content ? 1 : 0;

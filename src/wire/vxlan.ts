@@ -9,7 +9,7 @@ import { DROP_INVALID_PACKET, FORWARD, type Verdict } from "../verdict.ts";
 import { ETHERTYPE_ETHERNET } from "./numbers.ts";
 import type { GeneveHeader } from "./geneve.ts";
 
-export const VXLAN_HEADER_BYTES = 8;
+const VXLAN_HEADER_BYTES = 8;
 const FLAG_VNI_VALID = 0x08;
 
 /**
