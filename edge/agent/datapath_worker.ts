@@ -11,7 +11,7 @@ import { Waiter } from "../../ffi/poll.ts";
 import { loadSodium, randomBytes } from "../../ffi/sodium.ts";
 import { openTun } from "../../ffi/tun.ts";
 import { openUnderlay, receiveBytes, type UdpUnderlay } from "../../ffi/udp.ts";
-import { makePacketMemory } from "../../src/bytes/vector_sum.ts";
+import { makePacketMemory } from "../../src/bytes/packet_memory.ts";
 import { ConntrackTable } from "../../src/conntrack/table.ts";
 import { layoutArena } from "../../src/datapath/arena.ts";
 import type { DatapathEvent, OffloadFacts } from "../../src/datapath/control.ts";

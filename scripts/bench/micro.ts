@@ -6,7 +6,7 @@
  * lines of one run on one machine side by side, and no other way.
  */
 import { Checksummer, complement } from "../../src/bytes/checksum.ts";
-import { makePacketMemory } from "../../src/bytes/vector_sum.ts";
+import { makePacketMemory } from "../../src/bytes/packet_memory.ts";
 import { readI32 } from "../../src/bytes/integers.ts";
 import { ConntrackTable } from "../../src/conntrack/table.ts";
 import { proxyRoleOf, ROLE_CLIENT } from "../../src/datapath/proxy_addresses.ts";

@@ -4,7 +4,7 @@
  * Hot file (bench: `scripts/bench/micro.ts`, stage "checksum"). Sums are plain numbers: below 2^53 until folded.
  */
 
-import { type VectorSum, vectorSumOf } from "./vector_sum.ts";
+import { type VectorCode, vectorCodeOf } from "./packet_memory.ts";
 
 const IS_LITTLE_ENDIAN = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
 
@@ -23,7 +23,7 @@ export class Checksummer {
   readonly #bytes: Uint8Array;
   readonly #lanes: Int32Array;
   readonly #offset: number;
-  #vectorSum: VectorSum | undefined;
+  #vectors: VectorCode | undefined;
   #longSums = 0;
 
   /** @param bytes the arena; its offset in its ArrayBuffer and its length must be multiples of 4 */
@@ -44,8 +44,8 @@ export class Checksummer {
     const count = end - at;
     if (count < LEAST_LANE_BYTES) return fold(sumOctets(this.#bytes, at, end));
     if (count >= LEAST_VECTOR_BYTES) {
-      if (this.#vectorSum !== undefined) return this.#vectorSum(this.#offset + at, this.#offset + end);
-      if (++this.#longSums === LOAD_SUMS) this.#vectorSum = vectorSumOf(this.#bytes.buffer);
+      if (this.#vectors !== undefined) return this.#vectors.sum(this.#offset + at, this.#offset + end);
+      if (++this.#longSums === LOAD_SUMS) this.#vectors = vectorCodeOf(this.#bytes.buffer);
     }
     return this.#sumInLanes(at, end);
   }

@@ -1,27 +1,36 @@
 /**
- * The Internet checksum's sum (RFC 1071) in vector instructions: the one loop of the packet path that JavaScript has no fast way
- * to write. A WebAssembly module of some 200 octets, put together here from the instructions below, reads the packets where they
- * are: so their arena has to be the memory of that module (`makePacketMemory`).
+ * Memory for packets that vector instructions can work on: the two loops of the packet path that JavaScript has no fast way to
+ * write, the Internet checksum's sum (RFC 1071) and comparing headers. A WebAssembly module of some 300 octets, put together here
+ * from the instructions below, reads the packets where they are: so their arena has to be the memory of that module.
  *
- * (1408 octets, AMD EPYC: 24 ns on Bun and 25 on Deno, where the lanes of `checksum.ts` take 98 and 104. Bench:
- * `scripts/bench/micro.ts`, stage "checksum".)
+ * (Sum of 1408 octets, AMD EPYC: 24 ns on Bun and 25 on Deno, where the lanes of `checksum.ts` take 98 and 104. Bench:
+ * `scripts/bench/micro.ts`, stages "checksum" and "merge".)
  *
  * @see WebAssembly Core Specification 2.0, §5 (binary format); the opcodes' names are those of its text format
  */
 
-/** Folded sum of `[at, end)` as 16-bit big-endian words, as if `at` were even; an odd last octet is padded. 128 KiB at most. */
-export type VectorSum = (at: number, end: number) => number;
+/** Functions over the octets of one packet memory. Offsets count from the start of its buffer; ranges must be inside. */
+export interface VectorCode {
+  /** Folded sum of `[at, end)` as 16-bit big-endian words, as if `at` were even; an odd last octet is padded. 128 KiB at most. */
+  sum(at: number, end: number): number;
+  /**
+   * Whether as many octets from `a` and from `b` on are the same, of each of them the bits that are set in the mask.
+   * @param octets a multiple of 16, at least 16
+   * @returns 1 or 0
+   */
+  isSame(a: number, b: number, mask: number, octets: number): number;
+}
 
 const PAGE_BYTES = 65_536;
 const memories = new WeakMap<ArrayBufferLike, WebAssembly.Memory>();
-const sums = new WeakMap<WebAssembly.Memory, VectorSum | undefined>();
+const codes = new WeakMap<WebAssembly.Memory, VectorCode | undefined>();
 
 /**
- * Makes zeroed octets that `vectorSumOf` has a sum for, given by the system page by page as they are touched. Where there can be
- * no such memory (no WebAssembly, no address space for it), octets as usual.
+ * Makes zeroed octets that `vectorCodeOf` knows, given by the system page by page as they are touched. Where there can be no such
+ * memory (no WebAssembly, no address space for it), octets as usual.
  *
  * @param bytes    1 to 2^31 - 8; rounded up to a multiple of 8
- * @param isShared for several threads; the others have the octets, but not the sum
+ * @param isShared for several threads; the others have the octets, but not the code
  */
 export function makePacketMemory(bytes: number, isShared: boolean = false): Uint8Array {
   if (!Number.isInteger(bytes) || bytes <= 0 || bytes > 0x7fff_fff8) {
@@ -38,20 +47,19 @@ export function makePacketMemory(bytes: number, isShared: boolean = false): Uint
   }
 }
 
-/** The sum over octets of `makePacketMemory`, offsets counted from the start of their buffer; undefined for any others. */
-export function vectorSumOf(buffer: ArrayBufferLike): VectorSum | undefined {
+/** The code for octets of `makePacketMemory`, made when first asked for; undefined for any other octets, and without an engine for it. */
+export function vectorCodeOf(buffer: ArrayBufferLike): VectorCode | undefined {
   const memory = memories.get(buffer);
   if (memory === undefined) return undefined;
-  if (!sums.has(memory)) sums.set(memory, instantiate(memory));
-  return sums.get(memory);
+  if (!codes.has(memory)) codes.set(memory, instantiate(memory));
+  return codes.get(memory);
 }
 
-/** Undefined where the engine has no vector instructions. */
-function instantiate(memory: WebAssembly.Memory): VectorSum | undefined {
+function instantiate(memory: WebAssembly.Memory): VectorCode | undefined {
   try {
     const isShared = !(memory.buffer instanceof ArrayBuffer);
     const module = new WebAssembly.Module(moduleBytes(memory.buffer.byteLength / PAGE_BYTES, isShared));
-    return new WebAssembly.Instance(module, { host: { memory } }).exports["sum"] as VectorSum;
+    return new WebAssembly.Instance(module, { host: { memory } }).exports as unknown as VectorCode;
   } catch {
     return undefined;
   }
@@ -68,6 +76,7 @@ const BR = 0x0c;
 const BR_IF = 0x0d;
 const NO_RESULT = 0x40;
 const I32_CONST = 0x41;
+const I32_EQZ = 0x45;
 const I32_GT_U = 0x4b;
 const I32_ADD = 0x6a;
 const I32_SUB = 0x6b;
@@ -78,6 +87,10 @@ const I32_SHR_U = 0x76;
 const I32_LOAD8_U: Code = [0x2d, 0, 0];
 const I32_LOAD16_U: Code = [0x2f, 0, 0];
 const VECTOR = 0xfd;
+const V128_AND: Code = [VECTOR, 0x4e];
+const V128_OR: Code = [VECTOR, 0x50];
+const V128_XOR: Code = [VECTOR, 0x51];
+const V128_ANY_TRUE: Code = [VECTOR, 0x53];
 const I32X4_EXTADD_PAIRWISE_I16X8_U: Code = [VECTOR, 0x7f];
 const I32X4_ADD: Code = [VECTOR, 0xae, 0x01];
 const I32X4_EXTRACT_LANE: Code = [VECTOR, 0x1b];
@@ -86,7 +99,7 @@ const I32X4_EXTRACT_LANE: Code = [VECTOR, 0x1b];
 const I32 = 0x7f;
 const V128 = 0x7b;
 
-// parameters and locals
+// parameters and locals of the sum
 const AT = 0;
 const END_AT = 1;
 const TOTAL = 2;
@@ -95,6 +108,7 @@ const ODD = 4;
 
 const get = (local: number): Code => [0x20, local];
 const set = (local: number): Code => [0x21, local];
+const tee = (local: number): Code => [0x22, local];
 const constant = (value: number): Code => [I32_CONST, ...signed(value)];
 const vectorLoad = (offset: number): Code => [VECTOR, 0x00, 0, ...unsigned(offset)];
 const advance = (bytes: number): Code => [...get(AT), ...constant(bytes), I32_ADD, ...set(AT)];
@@ -133,7 +147,7 @@ const SUM: Code = [
   // an odd octet is the first of its word: the low half, as WebAssembly is little endian
   ...[...get(END_AT), ...get(AT), I32_SUB, IF, NO_RESULT],
   ...[...get(TOTAL), ...get(AT), ...I32_LOAD8_U, I32_ADD, ...set(TOTAL), END],
-  // a lane holds at most 2^31 of 128 KiB, all of them together 2^32: folded one after another
+  // a lane holds up to 2^30 of 128 KiB: folded one after another
   ...[...get(TOTAL), ...addLane(0), ...set(TOTAL), ...foldOnce, ...get(TOTAL), ...addLane(1), ...set(TOTAL)],
   ...[...foldOnce, ...get(TOTAL), ...addLane(2), ...set(TOTAL), ...foldOnce, ...get(TOTAL), ...addLane(3)],
   ...[...set(TOTAL), ...foldOnce, ...foldOnce],
@@ -142,16 +156,35 @@ const SUM: Code = [
   ...[...get(TOTAL), ...constant(8), I32_SHR_U, I32_OR, END],
 ];
 
-/** The module: one type, the imported memory, one function, its export. @param pages of the memory, which never grows */
+// parameters and local of the comparison
+const A = 0;
+const B = 1;
+const MASK = 2;
+const LEFT = 3;
+const DIFFERENCE = 4;
+
+const loadAt = (local: number): Code => [...get(local), ...vectorLoad(0)];
+const move = (local: number, by: number): Code => [...get(local), ...constant(by), I32_ADD, ...set(local)];
+
+const IS_SAME: Code = [
+  ...[1, 1, V128], // local: DIFFERENCE
+  ...[LOOP, NO_RESULT],
+  ...[...get(DIFFERENCE), ...loadAt(A), ...loadAt(B), ...V128_XOR, ...loadAt(MASK), ...V128_AND, ...V128_OR],
+  ...[...set(DIFFERENCE), ...move(A, 16), ...move(B, 16), ...move(MASK, 16)],
+  ...[...get(LEFT), ...constant(16), I32_SUB, ...tee(LEFT), BR_IF, 0, END],
+  ...[...get(DIFFERENCE), ...V128_ANY_TRUE, I32_EQZ, END],
+];
+
+/** The module: two types, the imported memory, two functions, their exports. @param pages of the memory, which never grows */
 function moduleBytes(pages: number, isShared: boolean): Uint8Array<ArrayBuffer> {
   const limits: Code = [isShared ? 3 : 1, ...unsigned(pages), ...unsigned(pages)];
   return Uint8Array.from([
     ...[0, ...ascii("asm"), 1, 0, 0, 0],
-    ...section(1, [1, 0x60, 2, I32, I32, 1, I32]),
+    ...section(1, [2, ...[0x60, 2, I32, I32, 1, I32], ...[0x60, 4, I32, I32, I32, I32, 1, I32]]),
     ...section(2, [1, ...name("host"), ...name("memory"), 2, ...limits]),
-    ...section(3, [1, 0]),
-    ...section(7, [1, ...name("sum"), 0, 0]),
-    ...section(10, [1, ...unsigned(SUM.length), ...SUM]),
+    ...section(3, [2, 0, 1]),
+    ...section(7, [2, ...name("sum"), 0, 0, ...name("isSame"), 0, 1]),
+    ...section(10, [2, ...unsigned(SUM.length), ...SUM, ...unsigned(IS_SAME.length), ...IS_SAME]),
   ]);
 }
 

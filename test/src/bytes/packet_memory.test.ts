@@ -1,13 +1,13 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { Checksummer } from "../../../src/bytes/checksum.ts";
-import { makePacketMemory, type VectorSum, vectorSumOf } from "../../../src/bytes/vector_sum.ts";
+import { makePacketMemory, type VectorCode, vectorCodeOf } from "../../../src/bytes/packet_memory.ts";
 import { naiveSum } from "../../support/inner_packets.ts";
 
-/** Octets with noise everywhere around what a test places, and their sum. */
-function memoryOf(bytes: number, isShared: boolean): { octets: Uint8Array; sum: VectorSum } {
+/** Octets with noise everywhere around what a test places, and the code for them. */
+function memoryOf(bytes: number, isShared: boolean): VectorCode & { readonly octets: Uint8Array } {
   const octets = makePacketMemory(bytes, isShared).fill(0xa5);
-  return { octets, sum: vectorSumOf(octets.buffer)! };
+  return { octets, ...vectorCodeOf(octets.buffer)! };
 }
 
 describe.each([["one thread's memory", false], ["shared memory", true]])("the vector sum of %s", (_, isShared) => {
@@ -41,6 +41,33 @@ describe.each([["one thread's memory", false], ["shared memory", true]])("the ve
   });
 });
 
+describe.each([["one thread's memory", false], ["shared memory", true]])("the comparison in %s", (_, isShared) => {
+  const { octets, isSame } = memoryOf(65_536, isShared);
+
+  it("sees any bit that the mask has, in any octet, and no other", () => {
+    const [a, b, mask, count] = [101, 707, 1280, 96];
+    const bit = fc.nat(8 * count - 1);
+    fc.assert(
+      fc.property(fc.uint8Array({ minLength: count, maxLength: count }), bit, bit, (content, masked, turned) => {
+        octets.set(content, a);
+        octets.set(content, b);
+        octets.fill(0, mask, mask + count);
+        octets[mask + (masked >> 3)] = 1 << (masked & 7);
+        octets[b + (turned >> 3)] = octets[b + (turned >> 3)]! ^ (1 << (turned & 7));
+        expect(isSame(a, b, mask, count)).toBe(masked === turned ? 0 : 1);
+      }),
+    );
+  });
+
+  it("looks at no octet beyond those that it is asked for", () => {
+    octets.fill(0xff, 4096, 4128);
+    octets.fill(7, 0, 32);
+    octets.fill(7, 512, 528).fill(8, 528, 544);
+    expect(isSame(0, 512, 4096, 16)).toBe(1);
+    expect(isSame(0, 512, 4096, 32)).toBe(0);
+  });
+});
+
 describe("packet memory", () => {
   it("is zero at first, of the length asked for rounded to 8, and refuses what cannot be", () => {
     expect(makePacketMemory(13)).toEqual(new Uint8Array(16));
@@ -53,8 +80,8 @@ describe("packet memory", () => {
     expect(makePacketMemory(8).buffer).toBeInstanceOf(ArrayBuffer);
   });
 
-  it("has a sum only where it was made for one", () => {
-    expect(vectorSumOf(new ArrayBuffer(65_536))).toBeUndefined();
+  it("has code only where it was made for it", () => {
+    expect(vectorCodeOf(new ArrayBuffer(65_536))).toBeUndefined();
   });
 
   it("gives a checksummer the same sums before and after it turns to vector instructions", () => {
