@@ -60,6 +60,9 @@ export type ManifestResult = { readonly documents: readonly ManifestDocument[] }
   readonly errors: readonly ManifestError[];
 };
 
+const [OPEN_BRACKET, CLOSE_BRACKET, OPEN_BRACE, CLOSE_BRACE] = [0x5b, 0x5d, 0x7b, 0x7d];
+const [DASH, QUESTION, COLON, SPACE, TAB] = [0x2d, 0x3f, 0x3a, 0x20, 0x09];
+
 const TOO_DEEP = `Manifest nests deeper than ${MAX_DEPTH}`;
 const START: Position = { line: 1, column: 1 };
 
@@ -69,8 +72,7 @@ export function readManifest(text: string): ManifestResult {
   if (text.length > MAX_MANIFEST_BYTES || new TextEncoder().encode(text).length > MAX_MANIFEST_BYTES) {
     return failed(`Manifest is larger than ${MAX_MANIFEST_BYTES} octets`);
   }
-  const tooDeep = deepestFlow(text);
-  if (tooDeep) return failed(TOO_DEEP);
+  if (isFarTooDeep(text)) return failed(TOO_DEEP);
   try {
     return readDocuments(text);
   } catch (error) {
@@ -84,16 +86,28 @@ function failed(message: string, position: Position = START): { readonly errors:
   return { errors: [{ message, position }] };
 }
 
-/** Flow collections can nest with one character a level; quotes and comments may hide brackets, so this only refuses far too many. */
-function deepestFlow(text: string): boolean {
-  let depth = 0;
+/**
+ * Collections can nest with one character a level (`[[[`), or two (`- - - x`), and the parser takes time with the square of that
+ * (Bun: 18 s for 10,000 characters). Quotes and comments may hide such characters, so this only refuses far too many.
+ */
+function isFarTooDeep(text: string): boolean {
+  let flow = 0;
+  let block = 0;
   for (let i = 0; i < text.length; i++) {
     const c = text.charCodeAt(i);
-    if (c === 0x5b || c === 0x7b) {
-      if (++depth > 16 * MAX_DEPTH) return true;
-    } else if (c === 0x5d || c === 0x7d) depth = Math.max(0, depth - 1);
+    if (c === OPEN_BRACKET || c === OPEN_BRACE) {
+      if (++flow > 16 * MAX_DEPTH) return true;
+    } else if (c === CLOSE_BRACKET || c === CLOSE_BRACE) flow = Math.max(0, flow - 1);
+    if (isBlank(c)) continue;
+    const isIndicator = (c === DASH || c === QUESTION || c === COLON) && isBlank(text.charCodeAt(i + 1));
+    block = isIndicator ? block + 1 : 0;
+    if (block > 4 * MAX_DEPTH) return true;
   }
   return false;
+}
+
+function isBlank(c: number): boolean {
+  return c === SPACE || c === TAB;
 }
 
 function readDocuments(text: string): ManifestResult {

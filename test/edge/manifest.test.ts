@@ -113,7 +113,11 @@ describe("readManifest", () => {
     expect(errorsOf("[".repeat(100_000)).length).toBe(1);
     expect(errorsOf("[".repeat(MAX_DEPTH + 2) + "]".repeat(MAX_DEPTH + 2))[0]!.message).toContain("deeper");
     expect(documentsOf("[".repeat(MAX_DEPTH) + "]".repeat(MAX_DEPTH)).length).toBe(1);
-    expect(errorsOf("- ".repeat(5_000) + "x")[0]!.message).toContain("deeper");
+    for (const indicator of ["- ", "? ", "-\t", "? - "]) {
+      expect(errorsOf(indicator.repeat(5_000) + "x")[0]!.message, indicator).toContain("deeper");
+      expect(errorsOf(indicator.repeat(200) + "x").length, indicator).toBeGreaterThan(0); // fewer: by the document itself
+    }
+    expect(documentsOf(`a: |\n  ${"- ".repeat(200)}\n`).length).toBe(1);
     expect(errorsOf("a: 1\n---\n".repeat(MAX_DOCUMENTS + 5))[0]!.message).toContain("documents");
   });
 
