@@ -3,6 +3,9 @@
  *
  * On Node, the pure part: everything that needs neither FFI nor `node:sqlite`. On Bun and on Deno, everything but the
  * namespaces. `test/netns` and `test/interop` start real programs; their scripts name them, so nothing else runs them.
+ *
+ * Unit tests share processes and loaded modules: with a process a file, half of the time went into starting and importing. A file
+ * must not lean on what another has left behind: `--isolate` runs each alone, as `scripts/test --all` does.
  */
 import { defineConfig } from "vitest/config";
 
@@ -32,7 +35,9 @@ export default defineConfig({
     include: suite.include,
     exclude: suite.exclude,
     pool: "forks",
+    isolate: named !== "unit",
     fileParallelism: named === "unit",
+    maxWorkers: named === "unit" ? "100%" : 1, // vitest would leave a core to itself, which has little to do
     testTimeout: named === "unit" ? 20_000 : 120_000,
     hookTimeout: named === "unit" ? 20_000 : 120_000,
     reporters: report ? ["default", ["json", { outputFile: report }]] : ["default"],

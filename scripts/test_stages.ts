@@ -73,6 +73,8 @@ const NETNS_TOOLS = ["ip", "unshare", "nsenter", "ping", "curl"];
 const args = process.argv.slice(2);
 const isAll = IS_CI || args.includes("--all");
 const chosen = args.filter((arg) => !arg.startsWith("--"));
+/** With --all each unit test file has a process of its own: nothing passes for what another has left behind. */
+const unitTests = isAll ? ["--isolate"] : [];
 /**
  * Everyday, Bun and Deno run what differs between runtimes; the pure core is the same JavaScript, and the power cuts are the same
  * from source as compiled: they wait for --all.
@@ -84,11 +86,11 @@ const STAGES: readonly Stage[] = [
   { name: "lint", group: "static", command: [DENO, "task", "--quiet", "lint"], limitS: 120 },
   { name: "types", group: "static", command: [DENO, "task", "--quiet", "check"], limitS: 180 },
   { name: "docs", group: "static", command: [DENO, "task", "--quiet", "docs:check"], limitS: 60 },
-  { name: "unit-node", group: "unit", command: ON_NODE, hasReport: true, limitS: 600 },
+  { name: "unit-node", group: "unit", command: [...ON_NODE, ...unitTests], hasReport: true, limitS: 600 },
   {
     name: "unit-bun",
     group: "unit",
-    command: [...ON_BUN, ...runtimeTests],
+    command: [...ON_BUN, ...unitTests, ...runtimeTests],
     likesNamespaces: true,
     hasReport: true,
     limitS: 600,
@@ -96,7 +98,7 @@ const STAGES: readonly Stage[] = [
   {
     name: "unit-deno",
     group: "unit",
-    command: [...ON_DENO, ...runtimeTests],
+    command: [...ON_DENO, ...unitTests, ...runtimeTests],
     likesNamespaces: true,
     hasReport: true,
     limitS: 600,
