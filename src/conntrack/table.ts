@@ -249,6 +249,13 @@ export class ConntrackTable {
     }
   }
 
+  /** Counts another packet right behind one that `touch` was called for: of the same flags, way and second. */
+  touchAgain(entry: number, octets: number): void {
+    const side = 2 * entry + (this.isReply ? 1 : 0);
+    this.#packets[side] = this.#packets[side]! + 1;
+    this.#bytes[side] = this.#bytes[side]! + octets;
+  }
+
   /** Forgets a flow. */
   remove(entry: number): void {
     this.#wheel.remove(entry);

@@ -4,6 +4,7 @@
  *
  *     addresses    the tunnel's address records, one per peer and some spare
  *     templates    one outer header per peer
+ *     trainMask    which octets of headers are compared (`ingress_train.ts`)
  *     fromTun      headroom, then the packet being read from the TUN, then tailroom
  *     toUnderlay   sealed messages, back to back, until the underlay is flushed
  *     received     the receive slots of all sockets, one socket after the other
@@ -12,6 +13,7 @@
 import { UNDERLAY_ADDR_BYTES } from "../ip/underlay_addr.ts";
 import { addressRoomBytes } from "../tunnel/wireguard.ts";
 import { TEMPLATE_BYTES } from "./encapsulation.ts";
+import { TRAIN_MASK_BYTES } from "./ingress_train.ts";
 
 export const VIRTIO_HEADER_BYTES = 10;
 /** Free octets before a packet read from the TUN: WireGuard header (16), outer IPv6, UDP, Geneve, Ethernet (70), virtio (10). */
@@ -27,6 +29,7 @@ export interface ArenaLayout {
   readonly maxPeers: number;
   readonly addressesAt: number;
   readonly templatesAt: number;
+  readonly trainMaskAt: number;
   /** first octet of a packet read from the TUN (its virtio header); HEADROOM_BYTES lie free before it */
   readonly fromTunAt: number;
   readonly fromTunEnd: number;
@@ -53,6 +56,7 @@ export function layoutArena(maxPeers: number, receiveBytes: number, sealedBytes:
   };
   const addressesAt = take(addressRoomBytes(maxPeers));
   const templatesAt = take(maxPeers * TEMPLATE_BYTES);
+  const trainMaskAt = take(TRAIN_MASK_BYTES);
   const fromTunSlot = take(HEADROOM_BYTES + VIRTIO_HEADER_BYTES + MAX_PACKET_BYTES + TAILROOM_BYTES);
   const toUnderlayAt = take(sealedBytes);
   const receivedAt = take(receiveBytes);
@@ -63,6 +67,7 @@ export function layoutArena(maxPeers: number, receiveBytes: number, sealedBytes:
     maxPeers,
     addressesAt,
     templatesAt,
+    trainMaskAt,
     fromTunAt: fromTunSlot + HEADROOM_BYTES,
     fromTunEnd: fromTunSlot + HEADROOM_BYTES + VIRTIO_HEADER_BYTES + MAX_PACKET_BYTES,
     toUnderlayAt,

@@ -193,6 +193,8 @@ export class Envelope {
   outerVersion = 0;
   outerSourceAt = 0;
   outerDestinationAt = 0;
+  /** the outer UDP header */
+  udpAt = 0;
 }
 
 const header = new GeneveHeader(); // scratch of decapsulate, used within one call only
@@ -238,6 +240,7 @@ export function decapsulate(
   const verdict = decapsulatePlain(bytes, udpAt + UDP_HEADER_BYTES, udpEnd, protocol, into);
   if (verdict !== FORWARD) return verdict;
   into.outerVersion = version;
+  into.udpAt = udpAt;
   into.outerSourceAt = version === 4 ? at + 12 : at + 8;
   into.outerDestinationAt = version === 4 ? at + 16 : at + 24;
   return FORWARD;

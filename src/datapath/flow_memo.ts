@@ -28,6 +28,11 @@ export class FlowMemo {
     this.#version = NOTHING;
   }
 
+  /** Whether a packet was noted since it forgot. */
+  get isKnown(): boolean {
+    return this.#version !== NOTHING;
+  }
+
   /** Notes a packet that was let pass as part of a flow. Only TCP and UDP are remembered. */
   note(bytes: Uint8Array, packet: PacketInfo, vni: number, peerSlot: number, flow: number): void {
     const { protocol, version, sourceAt } = packet;

@@ -48,6 +48,7 @@ import { counterOf, INGRESS } from "./counters.ts";
 import type { EchoProbe } from "./echo_probe.ts";
 import { decapsulate, decapsulatePlain, Envelope, looksLikeEnvelope } from "./encapsulation.ts";
 import { FlowMemo } from "./flow_memo.ts";
+import { IngressTrain } from "./ingress_train.ts";
 import { clampMss, TCP_SYN } from "./mss.ts";
 import type { Node } from "./node.ts";
 import type { PathProber } from "./path_prober.ts";
@@ -61,6 +62,7 @@ const EINVAL = 22;
 const NOT_REFUSED = -1;
 /** of a bare packet */
 const NO_VNI = -1;
+const NO_OUTER_UDP = -1;
 
 const FROM_UNDERLAY_DATAGRAMS = counterOf("fromUnderlayDatagrams");
 const FROM_UNDERLAY_BYTES = counterOf("fromUnderlayBytes");
@@ -79,6 +81,7 @@ export class Ingress {
   readonly #packet = new PacketInfo();
   readonly #envelope = new Envelope();
   readonly #memo = new FlowMemo();
+  readonly #train: IngressTrain;
   readonly #single = new Int32Array(2);
   readonly #write: (pieces: Int32Array, count: number) => boolean;
   /** gso_type of the superpacket that was refused, whose packets are being written one by one */
@@ -90,7 +93,8 @@ export class Ingress {
     this.#node = node;
     this.#echo = echo;
     this.#prober = prober;
-    const { arena, tun } = node.parts;
+    const { arena, tun, layout } = node.parts;
+    this.#train = new IngressTrain(arena, layout.trainMaskAt);
     if (tun.hasOffload) this.#merger = new Merger(arena, { tcp: tun.mergesTcp, udp: tun.mergesUdp });
     this.#write = (pieces, count) => this.#writeTun(pieces, count);
   }
@@ -115,6 +119,7 @@ export class Ingress {
     counters.add(FROM_UNDERLAY_RUNS, 1);
     counters.add(FROM_UNDERLAY_BYTES, run.end - run.at);
     this.#memo.forget();
+    this.#train.forget();
     const isWhole = !run.isTruncated && run.segmentBytes > 0; // an empty datagram is a run of size 0
     const segmentBytes = isWhole ? run.segmentBytes : run.end - run.at;
     let datagrams = 0;
@@ -159,8 +164,28 @@ export class Ingress {
       if (opened === DROP_NO_SESSION) wireguard.noteLostSession(run.fromAt, nowMs);
       return opened;
     }
-    if (wireguard.openedEnd === wireguard.openedAt) return FORWARD; // keepalive
-    return this.#opened(wireguard.openedAt, wireguard.openedEnd, wireguard.openedPeer!.slot, run.ecn, nowMs);
+    const { openedAt, openedEnd } = wireguard;
+    if (openedEnd === openedAt) return FORWARD; // keepalive
+    const { slot } = wireguard.openedPeer!;
+    if (this.#isNextOfTrain(openedAt, openedEnd, slot, run.ecn)) return FORWARD;
+    return this.#opened(openedAt, openedEnd, slot, run.ecn, nowMs);
+  }
+
+  /** Steps 2 to 8 for a packet that is like the one before it (`ingress_train.ts`). */
+  #isNextOfTrain(at: number, end: number, peerSlot: number, outerEcn: number): boolean {
+    const train = this.#train;
+    const isNext = outerEcn !== ECN_CE && train.isNext(at, end, peerSlot) &&
+      this.#merger!.extend(train.innerAt, train.innerEnd, train.ipHeaderBytes);
+    if (!isNext) {
+      train.forget();
+      return false;
+    }
+    const octets = train.innerEnd - train.innerAt;
+    const { conntrack, counters } = this.#node.parts;
+    conntrack.touchAgain(train.flow, octets);
+    counters.add(TO_TUN_PACKETS, 1);
+    counters.add(TO_TUN_BYTES, octets);
+    return true;
   }
 
   #opened(at: number, end: number, peerSlot: number, outerEcn: number, nowMs: number): Verdict {
@@ -169,12 +194,25 @@ export class Ingress {
     const envelope = this.#envelope;
     if (this.#prober.take(at, end, peerSlot, nowMs)) return FORWARD;
     const isBare = node.acceptsNative(nowMs) && !this.#isEnvelopeOf(at, end, peerSlot);
-    if (isBare) return this.#inner(at, end, NO_VNI, peerSlot, outerEcn, nowMs);
+    if (isBare) {
+      const verdict = this.#inner(at, end, NO_VNI, peerSlot, outerEcn, nowMs);
+      if (verdict === FORWARD) this.#noteTrain(at, end, NO_OUTER_UDP, peerSlot);
+      return verdict;
+    }
     const unwrapped = decapsulate(arena, at, end, node.tunnelProtocol, envelope); // 2
     if (unwrapped !== FORWARD) return unwrapped;
     if (this.#peerOfOuterSource() !== peerSlot) return DROP_NOT_ALLOWED_IP; // 3
     if (!node.isOwnUnderlay(envelope.outerDestinationAt, envelope.outerVersion)) return DROP_NOT_FOR_US;
-    return this.#inner(envelope.innerAt, envelope.innerEnd, envelope.vni, peerSlot, outerEcn, nowMs);
+    const verdict = this.#inner(envelope.innerAt, envelope.innerEnd, envelope.vni, peerSlot, outerEcn, nowMs);
+    if (verdict === FORWARD) this.#noteTrain(at, end, envelope.udpAt - at, peerSlot);
+    return verdict;
+  }
+
+  /** Notes the packet at hand, where its flow is known and the merger has it. */
+  #noteTrain(at: number, end: number, udpAt: number, peerSlot: number): void {
+    if (this.#merger !== undefined && this.#memo.isKnown) {
+      this.#train.note(at, end, udpAt, this.#packet, peerSlot, this.#memo.flow);
+    } else this.#train.forget();
   }
 
   /** Steps 2 and 3 without encryption: the socket has our underlay address, and the source's must be a peer's. */
@@ -191,8 +229,11 @@ export class Ingress {
     const peer = peerSlot < 0 ? undefined : wireguard.peerAt(peerSlot);
     if (peer === undefined) return DROP_NOT_ALLOWED_IP; // 3
     peer.rxBytes += end - at;
+    if (this.#isNextOfTrain(at, end, peerSlot, run.ecn)) return FORWARD;
     const { innerAt, innerEnd, vni } = this.#envelope;
-    return this.#inner(innerAt, innerEnd, vni, peerSlot, run.ecn, nowMs);
+    const verdict = this.#inner(innerAt, innerEnd, vni, peerSlot, run.ecn, nowMs);
+    if (verdict === FORWARD) this.#noteTrain(at, end, NO_OUTER_UDP, peerSlot);
+    return verdict;
   }
 
   /** Whether what a peer sent is an envelope between its underlay address and ours. */

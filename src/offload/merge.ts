@@ -14,7 +14,7 @@
  * Hot file (bench: `scripts/bench/micro.ts`, stage "merge"). Read virtio.ts and merge_rules.ts first.
  */
 import { Checksummer, complement, fold, sumOctets } from "../bytes/checksum.ts";
-import { readU8, writeU16, writeU8 } from "../bytes/integers.ts";
+import { readI32, readU16, readU8, writeU16, writeU8 } from "../bytes/integers.ts";
 import { IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, PROTOCOL_TCP, PROTOCOL_UDP } from "../wire/numbers.ts";
 import { Candidate, hasSameHeaders, isSameFlow, KIND_BARRIER, KIND_TCP, KIND_UDP, TCP_PSH } from "./merge_rules.ts";
 import {
@@ -45,6 +45,8 @@ const MAX_PIECES = 256;
 /** Kernels before Linux 6.9 refuse UDP superpackets of more segments. */
 const MAX_UDP_SEGMENTS = 64;
 const MAX_PACKET_BYTES = 65535;
+/** IPv4 flags and fragment offset */
+const DONT_FRAGMENT = 0x4000;
 
 /** Packets of a batch for which there is room from the start. */
 const FIRST_CAPACITY = 1024;
@@ -74,6 +76,8 @@ export class Merger {
   readonly #flowItems = new Int32Array(FLOW_BUCKETS);
   readonly #flowStamps = new Int32Array(FLOW_BUCKETS);
   #stamp = 1;
+  /** of the packet that was added last, where another may join it; else NONE */
+  #lastItem = NONE;
 
   // Packets of the batch. There are never more items than packets.
   #capacity = 0;
@@ -113,13 +117,10 @@ export class Merger {
    * @param end one past the packet
    */
   add(at: number, end: number): void {
-    if (this.#packetCount === this.#capacity) this.#grow(2 * this.#capacity);
-    const packet = this.#packetCount++;
-    this.#packetAt[packet] = at;
-    this.#packetEnd[packet] = end;
-    this.#packetNext[packet] = NONE;
+    const packet = this.#keep(at, end);
     const candidate = this.#candidate;
     candidate.read(this.#bytes, at, end);
+    this.#lastItem = NONE;
     if (candidate.kind !== KIND_TCP && candidate.kind !== KIND_UDP) {
       this.#startItem(packet, 0);
       if (candidate.kind === KIND_BARRIER) this.#forgetFlows();
@@ -134,14 +135,55 @@ export class Merger {
       else if (!this.#isSound(at, end, candidate.kind)) state = 0;
       else {
         this.#join(newest, packet);
+        this.#lastItem = newest;
         return;
       }
     }
     const item = this.#startItem(packet, state);
+    if (state !== 0) this.#lastItem = item;
     if (bucket >= 0) {
       this.#flowStamps[bucket] = this.#stamp;
       this.#flowItems[bucket] = item;
     }
+  }
+
+  /**
+   * Takes a packet that is like the one added last in all its headers say but length, IPv4 id, sequence number, PSH and checksums
+   * (`ingress_train.ts` knows), if it continues the same superpacket: then nothing else need be looked at.
+   *
+   * @param ipHeaderBytes of either packet: 20 of a version 4 without options, 40 of a version 6 without extensions
+   * @returns false: nothing was done, `add` it
+   */
+  extend(at: number, end: number, ipHeaderBytes: number): boolean {
+    const item = this.#lastItem;
+    if (item === NONE || (this.#state[item]! & (IS_OPEN | IS_ENDED)) !== IS_OPEN) return false;
+    const payloadBytes = end - at - this.#headerBytes[item]!;
+    if (payloadBytes !== this.#gsoSize[item]) return false;
+    if (!this.#hasRoom(item, this.#kind[item]!, payloadBytes)) return false;
+    if (!this.#isNext(item, at, ipHeaderBytes) || !this.#isItemSound(item)) return false;
+    if (!this.#isSound(at, end, this.#kind[item]!)) return false;
+    const packet = this.#keep(at, end);
+    this.#packetNext[this.#tail[item]!] = packet;
+    this.#tail[item] = packet;
+    this.#segments[item] = this.#segments[item]! + 1;
+    this.#payloadBytes[item] = this.#payloadBytes[item]! + payloadBytes;
+    if (this.#kind[item] === KIND_TCP) {
+      this.#nextSequence[item] = (this.#nextSequence[item]! + payloadBytes) | 0;
+      if ((this.#bytes[at + ipHeaderBytes + 13]! & TCP_PSH) !== 0) {
+        this.#state[item] = this.#state[item]! | HAS_PSH | IS_ENDED;
+      }
+    }
+    return true;
+  }
+
+  /** Whether a packet with an item's headers follows its last one, by what differs in those headers. */
+  #isNext(item: number, at: number, ipHeaderBytes: number): boolean {
+    const bytes = this.#bytes;
+    // without DF the id must count up: `add` looks
+    if (ipHeaderBytes === IPV4_HEADER_BYTES && (readU16(bytes, at + 6) & DONT_FRAGMENT) === 0) return false;
+    const transportAt = at + ipHeaderBytes;
+    if (this.#kind[item] === KIND_TCP) return readI32(bytes, transportAt + 4) === this.#nextSequence[item];
+    return readU16(bytes, transportAt + UDP_CHECKSUM_AT) !== 0;
   }
 
   /** Writes what was added, in order, and forgets it. @param write called once per packet for the TUN */
@@ -158,21 +200,24 @@ export class Merger {
     }
     this.#packetCount = 0;
     this.#itemCount = 0;
+    this.#lastItem = NONE;
     this.#forgetFlows();
   }
 
   /** Whether the candidate continues or precedes an item of its own flow, by every rule but the checksums. */
   #mayJoin(item: number): boolean {
     const candidate = this.#candidate;
-    const isTcp = candidate.kind === KIND_TCP;
-    const segments = this.#segments[item]!;
-    if (segments >= (isTcp ? MAX_PIECES : MAX_UDP_SEGMENTS)) return false;
     if (candidate.headerBytes !== this.#headerBytes[item]) return false;
-    if (this.#headerBytes[item]! + this.#payloadBytes[item]! + candidate.payloadBytes > MAX_PACKET_BYTES) return false;
+    if (!this.#hasRoom(item, candidate.kind, candidate.payloadBytes)) return false;
     const isAppend = this.#isAppend(item);
     if (!isAppend && !this.#isPrepend(item)) return false;
     const headAt = this.#packetAt[this.#head[item]!]!;
-    return hasSameHeaders(this.#bytes, headAt, candidate, isAppend ? segments : -1);
+    return hasSameHeaders(this.#bytes, headAt, candidate, isAppend ? this.#segments[item]! : -1);
+  }
+
+  #hasRoom(item: number, kind: number, payloadBytes: number): boolean {
+    if (this.#segments[item]! >= (kind === KIND_TCP ? MAX_PIECES : MAX_UDP_SEGMENTS)) return false;
+    return this.#headerBytes[item]! + this.#payloadBytes[item]! + payloadBytes <= MAX_PACKET_BYTES;
   }
 
   #isAppend(item: number): boolean {
@@ -206,6 +251,16 @@ export class Merger {
     }
     this.#segments[item] = this.#segments[item]! + 1;
     this.#payloadBytes[item] = this.#payloadBytes[item]! + candidate.payloadBytes;
+  }
+
+  /** Notes a packet of the batch; its number. */
+  #keep(at: number, end: number): number {
+    if (this.#packetCount === this.#capacity) this.#grow(2 * this.#capacity);
+    const packet = this.#packetCount++;
+    this.#packetAt[packet] = at;
+    this.#packetEnd[packet] = end;
+    this.#packetNext[packet] = NONE;
+    return packet;
   }
 
   #startItem(packet: number, state: number): number {

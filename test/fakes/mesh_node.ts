@@ -3,6 +3,7 @@
  * nothing happens any more.
  */
 import { loadSodiumWasm } from "../../edge/ciphers_wasm.ts";
+import { makePacketMemory } from "../../src/bytes/packet_memory.ts";
 import { ConntrackTable } from "../../src/conntrack/table.ts";
 import { layoutArena } from "../../src/datapath/arena.ts";
 import type { DatapathEvent, SetSelf } from "../../src/datapath/control.ts";
@@ -46,6 +47,8 @@ export interface MeshNodeOptions {
   readonly encryption?: "wireguard" | "none";
   readonly probesPaths?: boolean;
   readonly copiesDscp?: boolean;
+  /** its arena is memory for vector code, as a real member's is */
+  readonly hasVectors?: boolean;
 }
 
 export class MeshNode {
@@ -65,7 +68,7 @@ export class MeshNode {
     this.options = options;
     this.network = network;
     const layout = layoutArena(MAX_PEERS, 2 * RECEIVE_BYTES, 256 * 1024);
-    this.arena = new Uint8Array(layout.bytes);
+    this.arena = options.hasVectors ? makePacketMemory(layout.bytes) : new Uint8Array(layout.bytes);
     this.tun = new FakeTun(this.arena, options.offload);
     const isV4 = !options.underlay.includes(":");
     const endpoint = isV4 ? `${options.underlay}:51871` : `[${options.underlay}]:51871`;
