@@ -1,4 +1,4 @@
-/** Peers of a device and how they change, counters, key log, wiping. The protocol's rules are in `paper.test.ts`. */
+/** Peers of a device and how they change, counters, key log, wiping. The protocol's rules are in `paper_*.test.ts`. */
 import { beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { loadSodiumWasm } from "../../../edge/ciphers_wasm.ts";
 import { readI32 } from "../../../src/bytes/integers.ts";
