@@ -43,6 +43,9 @@ describe("the arm64 program", () => {
       expect(sent.stdout.trim()).toBe(`same ${8 << 20}`);
       expect((await lab.run("a", [...TRAFFIC, "udp", address, "5300", "1200"])).stdout.trim()).toBe("echo");
     }
+    await lab.start("a", "serve", [...TRAFFIC, "serve", "9001", "a"]).saw(/^ready$/m);
+    const back = await lab.run("b", [...TRAFFIC, "send", a.mesh4, "9001", "8"]);
+    expect(back.stdout.trim()).toBe(`same ${8 << 20}`);
     const { device, state } = await agent.json(["status"]);
     expect(state).toBe("ready");
     expect(device.isUp).toBe(true);
