@@ -9,11 +9,9 @@ import { type VectorCode, vectorCodeOf } from "./packet_memory.ts";
 const IS_LITTLE_ENDIAN = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
 
 /** Shorter ranges are summed octet by octet. */
-const LEAST_LANE_BYTES = 16;
-/** From here on vector instructions pay, where the arena is made for them. */
-const LEAST_VECTOR_BYTES = 64;
-/** So many long sums, and there is load: only then is the vector code made, which an idle member would have in memory for nothing. */
-const LOAD_SUMS = 1024;
+const LEAST_BYTES = 16;
+/** So many sums, and there is load: only then is the vector code made, which an idle member would have in memory for nothing. */
+const LOAD_SUMS = 2048;
 
 /**
  * Sums a byte array of one ArrayBuffer as 16-bit big-endian words.
@@ -24,7 +22,7 @@ export class Checksummer {
   readonly #lanes: Int32Array;
   readonly #offset: number;
   #vectors: VectorCode | undefined;
-  #longSums = 0;
+  #sums = 0;
 
   /** @param bytes the arena; its offset in its ArrayBuffer and its length must be multiples of 4 */
   constructor(bytes: Uint8Array) {
@@ -41,12 +39,9 @@ export class Checksummer {
    * The range must be inside the arena, and at most 128 KiB long. 0 to 0xffff, not complemented.
    */
   sum(at: number, end: number): number {
-    const count = end - at;
-    if (count < LEAST_LANE_BYTES) return fold(sumOctets(this.#bytes, at, end));
-    if (count >= LEAST_VECTOR_BYTES) {
-      if (this.#vectors !== undefined) return this.#vectors.sum(this.#offset + at, this.#offset + end);
-      if (++this.#longSums === LOAD_SUMS) this.#vectors = vectorCodeOf(this.#bytes.buffer);
-    }
+    if (end - at < LEAST_BYTES) return fold(sumOctets(this.#bytes, at, end));
+    if (this.#vectors !== undefined) return this.#vectors.sum(this.#offset + at, this.#offset + end);
+    if (++this.#sums === LOAD_SUMS) this.#vectors = vectorCodeOf(this.#bytes.buffer);
     return this.#sumInLanes(at, end);
   }
 

@@ -292,7 +292,7 @@ export class Merger {
   #isSound(at: number, end: number, kind: number): boolean {
     const bytes = this.#bytes;
     const isV4 = readU8(bytes, at) >> 4 === 4;
-    if (isV4 && fold(sumOctets(bytes, at, at + IPV4_HEADER_BYTES)) !== 0xffff) return false;
+    if (isV4 && this.#sums.sum(at, at + IPV4_HEADER_BYTES) !== 0xffff) return false;
     const transportAt = at + (isV4 ? IPV4_HEADER_BYTES : IPV6_HEADER_BYTES);
     return fold(pseudoHeaderSum(bytes, at, isV4, kind, end - transportAt) + this.#sums.sum(transportAt, end)) ===
       0xffff;
