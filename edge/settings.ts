@@ -173,6 +173,15 @@ export const SETTINGS = {
     scopes: ["agent"],
     effect: "restart",
   }),
+  datapathWorkers: setting<1 | 2>({
+    flag: "datapath-workers",
+    value: "1|2",
+    help: "threads that move packets: with 2, sockets and ciphers get one of their own, for several MB more memory",
+    default: 1,
+    parse: (text) => values.choice("1", "2")(text) === "2" ? 2 : 1,
+    scopes: ["agent"],
+    effect: "restart",
+  }),
   keyLogFile: setting<string | undefined>({
     flag: "key-log-file",
     value: "FILE",

@@ -80,7 +80,8 @@ export class UdpUnderlay implements Underlay {
   readonly fds: readonly number[];
   readonly #c: Libc;
   readonly #arena: Uint8Array;
-  readonly #sockets: UdpSockets;
+  /** for another thread of the process (`udp_shared.ts`); they stay this one's to close */
+  readonly sockets: UdpSockets;
   readonly #receiver: Receiver;
   readonly #errors = new SendErrors();
   readonly #v4: SendQueue | undefined;
@@ -95,7 +96,7 @@ export class UdpUnderlay implements Underlay {
   constructor(sockets: UdpSockets, receiver: Receiver, arena: Uint8Array) {
     this.#c = libc();
     this.#arena = arena;
-    this.#sockets = sockets;
+    this.sockets = sockets;
     this.#receiver = receiver;
     const base = runtime().pointerOf(arena);
     const queueOf = (socket: UdpSocket) => new SendQueue(socket, arena, base, this.#errors);
@@ -125,7 +126,7 @@ export class UdpUnderlay implements Underlay {
 
   /** As of now: a run that the kernel refuses switches `udpSegment` off. */
   get facts(): UnderlayFacts {
-    const { v4, v6 } = this.#sockets;
+    const { v4, v6 } = this.sockets;
     const smaller = (of: (socket: UdpSocket) => number) => Math.min(v4 ? of(v4) : Infinity, v6 ? of(v6) : Infinity);
     const segment = factOf(v4, this.#v4?.segmentOff, v6, this.#v6?.segmentOff);
     const isFilled = segment === "on" && (v4 ?? v6)!.needsFiller;
@@ -139,7 +140,7 @@ export class UdpUnderlay implements Underlay {
   }
 
   receive(): number {
-    const { v4, v6 } = this.#sockets;
+    const { v4, v6 } = this.sockets;
     if (v6 === undefined || v4 === undefined) return this.#receiver.receive((v4 ?? v6)!.fd, 0);
     const isV6First = this.#isV6First;
     this.#isV6First = !isV6First;
@@ -166,7 +167,7 @@ export class UdpUnderlay implements Underlay {
   sendWhole(at: number, end: number, toAt: number): number {
     this.#checkRange(at, end, toAt);
     const isV6 = familyOf(this.#arena, toAt) === FAMILY_IPV6;
-    const socket = isV6 ? this.#sockets.v6 : this.#sockets.v4;
+    const socket = isV6 ? this.sockets.v6 : this.sockets.v4;
     const queue = isV6 ? this.#v6 : this.#v4;
     if (socket === undefined || queue === undefined) return -EAFNOSUPPORT;
     setDiscovery(socket.fd, socket.family, true);
@@ -176,7 +177,7 @@ export class UdpUnderlay implements Underlay {
   }
 
   switchOffload({ udpGso, udpGro }: OffloadSwitches): void {
-    const { v4, v6 } = this.#sockets;
+    const { v4, v6 } = this.sockets;
     this.#switches++;
     if (v4 !== undefined) {
       this.#v4!.segmentOff = switchSegmentation(v4.fd, udpGso);

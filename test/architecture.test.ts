@@ -53,6 +53,7 @@ const ROOMS: Readonly<Record<string, { readonly may: readonly string[]; readonly
   },
   "src/hub": { may: [...GROUND, "src/ip", "src/identity", "src/mesh", "src/policy"], why: SIDEWAYS },
   "src/offload": { may: [...GROUND, "src/wire", "src/ip"], why: SIDEWAYS },
+  "src/pair": { may: [...GROUND, "src/ip"], why: SIDEWAYS },
   "src/datapath": { may: ["src"], why: SIDEWAYS },
   "ffi": { may: ["src/bytes", "src/ip", "src/ports.ts (types)"], why: NO_EDGE_FROM_FFI },
   "edge": { may: ["src", "ffi"], why: "edge/ wires the program up; only mod.ts, test/ and scripts/ may import it" },
@@ -146,6 +147,7 @@ const PACKET_PATH = [
   "src/conntrack",
   "src/service",
   "src/offload",
+  "src/pair",
   "src/datapath",
 ];
 

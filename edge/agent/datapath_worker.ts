@@ -13,16 +13,20 @@ import { openTun } from "../../ffi/tun.ts";
 import { openUnderlay, receiveBytes, type UdpUnderlay } from "../../ffi/udp.ts";
 import { makePacketMemory } from "../../src/bytes/packet_memory.ts";
 import { ConntrackTable } from "../../src/conntrack/table.ts";
-import { layoutArena } from "../../src/datapath/arena.ts";
+import { layoutArena, SEALED_SUPERPACKET_BYTES } from "../../src/datapath/arena.ts";
 import type { DatapathEvent, OffloadFacts } from "../../src/datapath/control.ts";
 import { DatapathCounters } from "../../src/datapath/counters.ts";
 import { Datapath } from "../../src/datapath/datapath.ts";
 import type { OpenPlain } from "../../src/datapath/plain_tunnel.ts";
 import { IpCache } from "../../src/ipcache/ipcache.ts";
+import { PairCiphers } from "../../src/pair/main_half.ts";
+import { RECEIVE_BATCHES, SEND_PARTS } from "../../src/pair/memory.ts";
+import { pairAddressBytes } from "../../src/pair/send_ring.ts";
 import { PolicyTable } from "../../src/policy/table.ts";
 import { WireGuard } from "../../src/tunnel/wireguard.ts";
 import type { WorkerAwake, WorkerInit, WorkerRequest } from "./link.ts";
 import { runLoop } from "./loop.ts";
+import { Pair, type StartCipher } from "./pair.ts";
 
 /** Peers that one member may have; address records and envelopes are laid out for so many, pages are used only as needed. */
 const MAX_PEERS = 4096;
@@ -30,34 +34,52 @@ const MAX_PEERS = 4096;
 const RECEIVE_SLOTS = 8;
 /** Sealed messages between two flushes. */
 const SEALED_BYTES = 512 * 1024;
+/** The same for each part of two Workers: a superpacket or two, so that the other one has early what to do. */
+const PART_BYTES = SEALED_SUPERPACKET_BYTES + 64 * 1024;
 /** Flows at a time; the table's memory is touched as it fills. */
 const MAX_FLOWS = 65_536;
 const SOCKET_BUFFER_BYTES = 4 * 1024 * 1024;
 
-function emit(event: DatapathEvent | WorkerAwake): void {
+function emit(event: DatapathEvent | WorkerAwake | StartCipher): void {
   parentPort!.postMessage(event);
 }
 
 function main(init: WorkerInit): void {
   const { options } = init;
   const chosen = chooseAead(options.aead);
-  const ciphers = withTransportAead(loadSodium(), chosen.aead);
-  const member = findMemberAeads(options.memberAead, ciphers);
-  const layout = layoutArena(MAX_PEERS, receiveBytes(RECEIVE_SLOTS), SEALED_BYTES);
-  const arena = makePacketMemory(layout.bytes);
+  const ownCiphers = withTransportAead(loadSodium(), chosen.aead);
+  const member = findMemberAeads(options.memberAead, ownCiphers);
+  const isPair = init.offloads !== undefined;
+  const layout = isPair
+    ? layoutArena(
+      MAX_PEERS,
+      (RECEIVE_BATCHES + 1) * receiveBytes(RECEIVE_SLOTS),
+      PART_BYTES,
+      SEND_PARTS,
+      pairAddressBytes(),
+    )
+    : layoutArena(MAX_PEERS, receiveBytes(RECEIVE_SLOTS), SEALED_BYTES);
+  /** of what this thread receives itself: behind the batches of the other one */
+  const receiveAt = layout.receivedAt + (isPair ? RECEIVE_BATCHES * receiveBytes(RECEIVE_SLOTS) : 0);
+  const arena = makePacketMemory(layout.bytes, isPair);
   const nowMs = makeBootClock();
   const counters = new DatapathCounters(init.counters);
   const tun = openTun({ name: options.tun, arena, offload: options.offload });
-  const underlay = openUnderlay({
+  const own = openUnderlay({
     port: options.wireguardPort,
     arena,
-    receiveAt: layout.receivedAt,
+    receiveAt,
     slots: RECEIVE_SLOTS,
     bufferBytes: SOCKET_BUFFER_BYTES,
     segmentation: options.offload.udpGso,
     gro: options.offload.udpGro,
     ...(options.underlayMark !== undefined && { mark: options.underlayMark }),
   });
+  const pair = init.offloads &&
+    new Pair(arena, layout, RECEIVE_SLOTS, own, chosen.aead.name.startsWith("libcrypto"), init.offloads);
+  const underlay = pair?.underlay ?? own;
+  const ciphers = pair === undefined ? ownCiphers : new PairCiphers(pair.half, ownCiphers);
+  if (pair !== undefined) emit({ op: "startCipher", start: pair.start });
   const seed = new Uint8Array(16);
   randomBytes(seed);
   const wireguard = new WireGuard({
@@ -76,7 +98,7 @@ function main(init: WorkerInit): void {
     const path = options.keyLogFile;
     wireguard.onKeys = (line) => appendFileSync(path, line + "\n", { mode: 0o600 });
   }
-  const waiter = new Waiter({ tunFd: tun.fd, underlayFds: underlay.fds });
+  const waiter = new Waiter({ tunFd: tun.fd, underlayFds: pair === undefined ? own.fds : [pair.batches.fd] });
   let plain: UdpUnderlay | undefined;
   const openPlain: OpenPlain = ({ address, port }) => {
     plain = undefined; // the one before is closed
@@ -85,7 +107,7 @@ function main(init: WorkerInit): void {
       address,
       port,
       arena,
-      receiveAt: layout.receivedAt, // in turns with the other sockets: a batch is through before the next is received
+      receiveAt, // in turns with the other sockets: a batch is through before the next is received
       slots: RECEIVE_SLOTS,
       bufferBytes: SOCKET_BUFFER_BYTES,
       segmentation: options.offload.udpGso,
@@ -117,18 +139,19 @@ function main(init: WorkerInit): void {
   );
   const close = () => {
     tun.close();
-    underlay.close();
+    (pair ?? own).close();
     plain?.close();
   };
   /** Of the socket that packets go through. */
   const offloadFacts = (): OffloadFacts => ({
     ...tun.facts,
-    ...underlay.facts,
+    ...(pair ?? own).facts,
     ...(datapath.node.plain.isOn && plain && { udpSegment: plain.facts.udpSegment, udpGro: plain.facts.udpGro }),
     aead: describeAead(chosen),
     memberAeads: member.aeads,
     memberAead: member.text,
   });
+  pair?.awaitStart();
   emit({ op: "awake", wakeFd: waiter.wakeFd });
   emit({ op: "ready", tun: tun.name, port: underlay.port, offload: offloadFacts() });
 

@@ -84,6 +84,8 @@ export interface DeviceDocument {
   readonly isUp: boolean;
   readonly mtuBytes: number;
   readonly wireguardPort: number;
+  /** threads that move packets */
+  readonly datapathWorkers: number;
   /** empty until the datapath runs */
   readonly offload: Readonly<Record<string, string | number | boolean>>;
   readonly routes: readonly string[];

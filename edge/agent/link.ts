@@ -13,7 +13,10 @@ import type { IpAddress } from "../../src/ip/address.ts";
 import type { Verdict } from "../../src/verdict.ts";
 import type { MemberAeadSetting } from "../../ffi/member_aead.ts";
 import { Waker } from "../../ffi/poll.ts";
+import { pairMemory, WAKE_FD, WANTS_END } from "../../src/pair/memory.ts";
 import { EdgeError } from "../errors.ts";
+import type { CipherInit } from "./cipher_worker.ts";
+import type { CipherStart, StartCipher } from "./pair.ts";
 
 export interface DatapathOptions {
   /** name of the TUN device to create */
@@ -38,6 +41,8 @@ export interface DatapathOptions {
   readonly probesPaths?: boolean;
   /** outer packets get the DSCP of what is inside; off when absent */
   readonly copiesDscp?: boolean;
+  /** 2: sockets and ciphers have a Worker of their own (`src/pair/`); 1 when absent */
+  readonly workers?: 1 | 2;
   /** SO_MARK for outer packets, so that policy routing can keep them out of the tunnel */
   readonly underlayMark?: number;
 }
@@ -47,6 +52,8 @@ export interface WorkerInit {
   readonly options: DatapathOptions;
   readonly commands: MessagePort;
   readonly counters: SharedArrayBuffer;
+  /** from the cipher Worker; there with `workers` 2 */
+  readonly offloads?: MessagePort;
 }
 
 /** One message on the command port. All its commands are applied before the next packet. */
@@ -101,6 +108,8 @@ class WorkerLink implements DatapathLink {
   onEvent: (event: DatapathEvent) => void = () => {};
 
   readonly #worker: Worker;
+  /** the second Worker of a pair, once it was started */
+  #cipher: CipherLink | undefined;
   readonly #port: MessagePort;
   readonly #exited: Promise<void>;
   readonly #waiting = new Map<number, (snapshot: DatapathSnapshot | undefined) => void>();
@@ -123,19 +132,30 @@ class WorkerLink implements DatapathLink {
     this.counters = new DatapathCounters(memory);
     const channel = new MessageChannel();
     this.#port = channel.port1;
-    const init: WorkerInit = { options, commands: channel.port2, counters: memory };
+    const offloads = options.workers === 2 ? new MessageChannel() : undefined;
+    const init: WorkerInit = {
+      options,
+      commands: channel.port2,
+      counters: memory,
+      ...(offloads && { offloads: offloads.port2 }),
+    };
     this.ready = new Promise((resolve, reject) => this.#settleReady = { resolve, reject });
     this.#worker = new Worker(new URL("./datapath_worker.ts", import.meta.url), {
       workerData: init,
-      transferList: [channel.port2],
+      transferList: [channel.port2, ...(offloads ? [offloads.port2] : [])],
     });
-    this.#worker.on("message", (event: DatapathEvent | WorkerAwake) => this.#receive(event));
+    this.#worker.on("message", (event: DatapathEvent | WorkerAwake | StartCipher) => {
+      if (event.op !== "startCipher") return this.#receive(event);
+      if (this.#hasExited) return;
+      this.#cipher = new CipherLink(event.start, offloads!.port1, (code, message) => this.#fail(code, message));
+    });
     this.#worker.on("error", (error: Error) => this.#fail("EDGE_DATAPATH_CRASHED", error.message));
     this.#exited = new Promise((resolve) =>
       this.#worker.once("exit", () => {
         this.#hasExited = true;
         this.#waker = undefined;
         this.#fail("EDGE_DATAPATH_STOPPED", "The datapath ended");
+        void this.#cipher?.stop();
         for (const settle of this.#waiting.values()) settle(undefined);
         for (const settle of this.#flows.values()) settle(undefined);
         for (const settle of this.#pings.values()) settle(undefined);
@@ -199,6 +219,7 @@ class WorkerLink implements DatapathLink {
     if (!this.#hasExited) this.#request({ stop: true });
     const grace = setTimeout(() => void this.#worker.terminate(), STOP_GRACE_MS);
     await this.#exited;
+    await this.#cipher?.stop();
     clearTimeout(grace);
     this.#port.close();
   }
@@ -245,6 +266,50 @@ class WorkerLink implements DatapathLink {
       this.#settleReady.reject(new EdgeError(code as ConstructorParameters<typeof EdgeError>[0], message));
       this.#settleReady = undefined;
     } else if (isNews) this.onEvent({ op: "fatal", code, message });
+  }
+}
+
+/** The cipher Worker of a pair: its end is the datapath's. */
+class CipherLink {
+  readonly #worker: Worker;
+  readonly #words: Int32Array;
+  readonly #exited: Promise<void>;
+  #hasExited = false;
+  #isStopping = false;
+
+  /** @param onFail called at most once with a reason, unless it was stopped */
+  constructor(start: CipherStart, offloads: MessagePort, onFail: (code: string, message: string) => void) {
+    const init: CipherInit = { start, offloads };
+    this.#words = pairMemory(start.memory).words;
+    this.#worker = new Worker(new URL("./cipher_worker.ts", import.meta.url), {
+      workerData: init,
+      transferList: [offloads],
+    });
+    this.#worker.on("message", (event: DatapathEvent) => {
+      if (event.op === "fatal") onFail(event.code, event.message);
+    });
+    this.#worker.on("error", (error: Error) => onFail("EDGE_DATAPATH_CRASHED", error.message));
+    this.#exited = new Promise((resolve) =>
+      this.#worker.once("exit", () => {
+        this.#hasExited = true;
+        if (!this.#isStopping && Atomics.load(this.#words, WANTS_END) === 0) {
+          onFail("EDGE_DATAPATH_STOPPED", "The datapath's cipher Worker ended");
+        }
+        resolve();
+      })
+    );
+  }
+
+  /** Resolves when it is gone. */
+  async stop(): Promise<void> {
+    this.#isStopping = true;
+    if (this.#hasExited) return;
+    Atomics.store(this.#words, WANTS_END, 1);
+    const wakeFd = Atomics.load(this.#words, WAKE_FD);
+    if (wakeFd > 0) new Waker(wakeFd).wake();
+    const grace = setTimeout(() => void this.#worker.terminate(), STOP_GRACE_MS);
+    await this.#exited;
+    clearTimeout(grace);
   }
 }
 

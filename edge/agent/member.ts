@@ -34,6 +34,7 @@ export interface MemberOptions {
     | "offload"
     | "pathMtuDiscovery"
     | "copyDscp"
+    | "datapathWorkers"
     | "keyLogFile"
     | "underlayMark"
     | "socket"
@@ -94,6 +95,7 @@ export async function startMember(options: MemberOptions): Promise<RunningMember
       offload: config.offload,
       probesPaths: config.pathMtuDiscovery,
       copiesDscp: config.copyDscp,
+      workers: config.datapathWorkers,
       ...(config.keyLogFile === undefined ? {} : { keyLogFile: config.keyLogFile }),
       ...(config.underlayMark === undefined ? {} : { underlayMark: config.underlayMark }),
     },

@@ -270,6 +270,7 @@ function deviceOf(agent: Agent): DeviceDocument {
     isUp: agent.link !== undefined,
     mtuBytes: agent.mtuBytes,
     wireguardPort: facts?.port ?? datapath.wireguardPort,
+    datapathWorkers: datapath.workers ?? 1,
     offload: facts === undefined ? {} : { ...facts.offload, memberAeads: facts.offload.memberAeads.join(", ") },
     routes: agent.mesh.routes(),
     starts: agent.datapathStarts,

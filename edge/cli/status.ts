@@ -79,7 +79,9 @@ function statusText(document: StatusDocument, terminal: Terminal, isWide: boolea
   }
   row(
     "Device",
-    `${device.tun} ${device.isUp ? "up" : "down"}, MTU ${device.mtuBytes}, WireGuard on UDP ${device.wireguardPort}`,
+    `${device.tun} ${device.isUp ? "up" : "down"}, MTU ${device.mtuBytes}, WireGuard on UDP ${device.wireguardPort}${
+      device.datapathWorkers > 1 ? `, ${device.datapathWorkers} datapath Workers` : ""
+    }`,
   );
   const { withNarrowPath, leastPathMtuBytes } = document.peers;
   if (withNarrowPath > 0) {

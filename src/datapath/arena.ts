@@ -6,9 +6,10 @@
  *     templates    one outer header per peer
  *     trainMask    which octets of headers are compared (`ingress_train.ts`)
  *     fromTun      headroom, then the packet being read from the TUN, then tailroom
- *     toUnderlay   sealed messages, back to back, until the underlay is flushed
+ *     toUnderlay   sealed messages, back to back, until the underlay is flushed; several parts where two Workers take turns
  *     received     the receive slots of all sockets, one socket after the other
  *     plain...     address records and datagrams of the tunnel without encryption; touched only where a mesh has none
+ *     sendAddresses  destinations of what two Workers send (`src/pair/`)
  */
 import { UNDERLAY_ADDR_BYTES } from "../ip/underlay_addr.ts";
 import { addressRoomBytes } from "../tunnel/wireguard.ts";
@@ -35,6 +36,10 @@ export interface ArenaLayout {
   readonly fromTunEnd: number;
   readonly toUnderlayAt: number;
   readonly toUnderlayEnd: number;
+  /** equal parts of it that are used in turn: 1 where messages are sent before the next are written */
+  readonly sendParts: number;
+  /** where a pair of Workers keeps copies of destinations (`src/pair/`) */
+  readonly sendAddressesAt: number;
   readonly receivedAt: number;
   /** one address record per peer */
   readonly plainAddressesAt: number;
@@ -46,8 +51,16 @@ export interface ArenaLayout {
  * @param maxPeers     WireGuard peers that fit
  * @param receiveBytes what the underlay needs for its receive slots
  * @param sealedBytes  room for sealed messages between two flushes, SEALED_SUPERPACKET_BYTES at least
+ * @param sendParts    how many such rooms there are
+ * @param sendAddressBytes for copies of destinations
  */
-export function layoutArena(maxPeers: number, receiveBytes: number, sealedBytes: number): ArenaLayout {
+export function layoutArena(
+  maxPeers: number,
+  receiveBytes: number,
+  sealedBytes: number,
+  sendParts = 1,
+  sendAddressBytes = 0,
+): ArenaLayout {
   let next = 0;
   const take = (bytes: number) => {
     const at = next;
@@ -58,10 +71,11 @@ export function layoutArena(maxPeers: number, receiveBytes: number, sealedBytes:
   const templatesAt = take(maxPeers * TEMPLATE_BYTES);
   const trainMaskAt = take(TRAIN_MASK_BYTES);
   const fromTunSlot = take(HEADROOM_BYTES + VIRTIO_HEADER_BYTES + MAX_PACKET_BYTES + TAILROOM_BYTES);
-  const toUnderlayAt = take(sealedBytes);
+  const toUnderlayAt = take(sealedBytes * sendParts);
   const receivedAt = take(receiveBytes);
   const plainAddressesAt = take(maxPeers * UNDERLAY_ADDR_BYTES);
   const plainAt = take(sealedBytes);
+  const sendAddressesAt = take(sendAddressBytes);
   return {
     bytes: next,
     maxPeers,
@@ -71,7 +85,9 @@ export function layoutArena(maxPeers: number, receiveBytes: number, sealedBytes:
     fromTunAt: fromTunSlot + HEADROOM_BYTES,
     fromTunEnd: fromTunSlot + HEADROOM_BYTES + VIRTIO_HEADER_BYTES + MAX_PACKET_BYTES,
     toUnderlayAt,
-    toUnderlayEnd: toUnderlayAt + sealedBytes,
+    toUnderlayEnd: toUnderlayAt + sealedBytes * sendParts,
+    sendParts,
+    sendAddressesAt,
     receivedAt,
     plainAddressesAt,
     plainAt,

@@ -60,7 +60,8 @@ export class Datapath {
   constructor(parts: NodeParts, emit: (event: DatapathEvent) => void, nowMs: () => number) {
     this.#emit = emit;
     this.node = new Node(parts);
-    this.#runs = new SealedRuns(parts.underlay, parts.layout.toUnderlayAt, parts.layout.toUnderlayEnd);
+    const { toUnderlayAt, toUnderlayEnd, sendParts } = parts.layout;
+    this.#runs = new SealedRuns(parts.underlay, toUnderlayAt, toUnderlayEnd, sendParts);
     this.#echo = new EchoProbe(
       this.node,
       nowMs,
@@ -217,9 +218,10 @@ export class Datapath {
     const runs = this.#runs;
     for (let i = 0; i < outbox.count; i++) {
       const message = outbox.at(i);
+      if (familyOf(arena, message.toAt) === FAMILY_NONE) continue;
       runs.reserve(MAX_CONTROL_BYTES);
       const end = wireguard.writeOutgoing(message, cipher, runs.at);
-      if (end === runs.at || familyOf(arena, message.toAt) === FAMILY_NONE) continue;
+      if (end === runs.at) continue;
       runs.add(end, message.toAt, message.session === undefined ? HANDSHAKE_TRAFFIC_CLASS : 0);
       if (message.session === undefined) counters.add(HANDSHAKES_SENT, 1);
     }

@@ -12,7 +12,10 @@ const MAX_RUN_BYTES = 65_000;
 export class SealedRuns {
   readonly #underlay: Underlay;
   readonly #startAt: number;
-  readonly #limit: number;
+  readonly #endAt: number;
+  readonly #partBytes: number;
+  #partAt: number;
+  #limit: number;
   /** where the next message is to be written */
   at: number;
   /** octets of all messages since start */
@@ -24,11 +27,17 @@ export class SealedRuns {
   #runTrafficClass = 0;
   #isShort = false;
 
-  /** @param startAt, endAt region of the arena that messages are written to */
-  constructor(underlay: Underlay, startAt: number, endAt: number) {
+  /**
+   * @param startAt, endAt region of the arena that messages are written to
+   * @param parts equal parts of it that are filled in turn: after a flush, the underlay may go on with the part before
+   */
+  constructor(underlay: Underlay, startAt: number, endAt: number, parts = 1) {
     this.#underlay = underlay;
     this.#startAt = startAt;
-    this.#limit = endAt;
+    this.#endAt = endAt;
+    this.#partBytes = Math.floor((endAt - startAt) / parts);
+    this.#partAt = startAt;
+    this.#limit = startAt + this.#partBytes;
     this.at = startAt;
     this.#runAt = startAt;
   }
@@ -57,11 +66,15 @@ export class SealedRuns {
     this.at = end;
   }
 
-  /** Sends everything collected. The region is free again. */
+  /** Sends everything collected. The region, or the next part of it, is free again. */
   flush(): void {
     if (this.#runCount > 0) this.#close();
     this.#underlay.flush();
-    this.at = this.#startAt;
+    if (this.at === this.#partAt) return;
+    const next = this.#limit;
+    this.#partAt = next + this.#partBytes > this.#endAt ? this.#startAt : next;
+    this.#limit = this.#partAt + this.#partBytes;
+    this.at = this.#partAt;
   }
 
   #accepts(messageBytes: number, toAt: number, trafficClass: number, end: number): boolean {
