@@ -292,6 +292,16 @@ export class ConntrackTable {
     this.#identities[entry] = identity;
   }
 
+  protocolOf(entry: number): number {
+    return this.#keys[entry * KEY_WORDS]! & 0xff;
+  }
+
+  /** Port that the flow was opened to; of an echo, its identifier. */
+  responderPortOf(entry: number): number {
+    const ports = this.#keys[entry * KEY_WORDS + 1]!;
+    return (this.#states[entry]! & STATE_OPENED_BY_A) !== 0 ? ports & 0xffff : ports >>> 16;
+  }
+
   /** Direction of the packet that opened the flow: INGRESS 0 or EGRESS 1. */
   directionOf(entry: number): number {
     return this.#directions[entry]!;

@@ -3,9 +3,12 @@
  *
  * Policy is asked once per flow, policy revision and identity of the other side. When one of these changed, the flow is judged again
  * in the direction in which it was opened, whoever sent the packet at hand: so a rule that goes away, or a peer that becomes somebody
- * else, cuts both halves, and an allowed flow never notices a change. Facts: Cilium's decision procedure, `bpf/lib/conntrack.h`.
+ * else, cuts both halves and the ICMP errors about them, and an allowed flow never notices a change. Facts: Cilium's decision
+ * procedure, `bpf/lib/conntrack.h`.
  */
+import { readI32 } from "../bytes/integers.ts";
 import { isOpeningSyn } from "../conntrack/lifetimes.ts";
+import { IDENTITY_UNKNOWN } from "../identity/reserved.ts";
 import {
   DROP_CT_INSERT_FAILED,
   DROP_INVALID_SOURCE_IP,
@@ -14,7 +17,7 @@ import {
   REDIRECT,
   type Verdict,
 } from "../verdict.ts";
-import { PROTOCOL_ICMP, PROTOCOL_ICMP6, PROTOCOL_UDP } from "../wire/numbers.ts";
+import { ICMP_HEADER_BYTES, PROTOCOL_ICMP, PROTOCOL_ICMP6, PROTOCOL_UDP } from "../wire/numbers.ts";
 import { ICMP6_ECHO_REQUEST, ICMP_ECHO_REQUEST, type PacketInfo } from "../wire/packet.ts";
 import { counterOf, type Direction, INGRESS } from "./counters.ts";
 import type { Node } from "./node.ts";
@@ -57,7 +60,10 @@ export function admit(node: Node, packet: PacketInfo, direction: Direction, iden
     if (!startsAnew(packet, conntrack.isReply, verdict)) return verdict === REDIRECT ? DROP_NO_PROXY : verdict;
     conntrack.remove(flow);
   }
-  if (isIcmpError(packet) && conntrack.findRelated(arena, packet, nowMs) >= 0) return FORWARD;
+  if (isIcmpError(packet)) {
+    const about = conntrack.findRelated(arena, packet, nowMs);
+    if (about >= 0) return judgeRelated(node, packet, about, direction, identity);
+  }
   if (node.redirects !== undefined) {
     const known = node.redirects.find(packet, identity, nowMs);
     if (known !== FORWARD) return known;
@@ -75,6 +81,35 @@ export function admit(node: Node, packet: PacketInfo, direction: Direction, iden
 function startsAnew(packet: PacketInfo, isReply: boolean, verdict: Verdict): boolean {
   return isOpeningSyn(packet.protocol, packet.tcpFlags) ||
     (verdict === REDIRECT && packet.protocol === PROTOCOL_UDP && !isReply);
+}
+
+/**
+ * An ICMP error is judged like the flow that it is about: what nobody may send, nobody may complain about either.
+ * @param identity of whoever sent the error, or is sent it: of the flow's other side only where we send it
+ */
+function judgeRelated(node: Node, packet: PacketInfo, flow: number, direction: Direction, identity: number): Verdict {
+  const { conntrack, policy } = node.parts;
+  const other = direction === INGRESS ? quotedIdentity(node, packet) : identity;
+  if (conntrack.revisionOf(flow) === policy.revision && conntrack.identityOf(flow) === other) return FORWARD;
+  const protocol = conntrack.protocolOf(flow);
+  const port = protocol === PROTOCOL_ICMP
+    ? ICMP_ECHO_REQUEST
+    : protocol === PROTOCOL_ICMP6
+    ? ICMP6_ECHO_REQUEST
+    : conntrack.responderPortOf(flow);
+  const verdict = policy.lookup(conntrack.directionOf(flow) as Direction, other, protocol, port);
+  if (verdict === FORWARD) conntrack.setJudged(flow, policy.revision, other);
+  return verdict === REDIRECT ? DROP_NO_PROXY : verdict;
+}
+
+/** Identity of whoever the quoted packet was for; of nobody when no member has the address any more. */
+function quotedIdentity(node: Node, packet: PacketInfo): number {
+  const { arena, ipcache } = node.parts;
+  const quotedAt = packet.transportAt + ICMP_HEADER_BYTES;
+  const entry = packet.version === 4
+    ? ipcache.find4(readI32(arena, quotedAt + 16))
+    : ipcache.find6(arena, quotedAt + 24);
+  return entry < 0 ? IDENTITY_UNKNOWN : ipcache.identityOf(entry);
 }
 
 /** Policy hands the flow to a proxy: REDIRECT, or DROP_NO_PROXY. */

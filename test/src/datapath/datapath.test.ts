@@ -16,7 +16,7 @@ import {
 } from "../../../src/verdict.ts";
 import { loadTestCiphers, MeshNode, policyOf, runUntil } from "../../fakes/mesh_node.ts";
 import { FakeNetwork } from "../../fakes/network.ts";
-import { makePacket } from "../../fakes/packets.ts";
+import { makePacket, type PacketFields } from "../../fakes/packets.ts";
 import { parseAddress } from "../../../src/ip/address.ts";
 
 let ciphers: Ciphers;
@@ -253,6 +253,75 @@ describe("policy in the datapath", () => {
     );
     runUntil([a, b], 100);
     expect(a.takeDelivered().length).toBe(1);
+    expect(a.counters.drops(INGRESS, DROP_POLICY_DENIED)).toBe(1);
+  });
+
+  const UDP_9 = { source: "10.9.0.1", destination: "10.9.0.2", sourcePort: 4000, destinationPort: 9 };
+  const TCP_80 = { ...UDP_9, protocol: "tcp", destinationPort: 80, flags: ACK } as const;
+  const PING = { source: "10.9.0.1", destination: "10.9.0.2", protocol: "icmp", id: 77 } as const;
+  const v6 = <T extends object>(fields: T) => ({ ...fields, source: "fd09::1", destination: "fd09::2" });
+  const quotedFlows: [string, PacketFields, number, number][] = [
+    ["UDP", UDP_9, 17, 9],
+    ["TCP", TCP_80, 6, 80],
+    ["a ping", PING, 1, 8],
+    ["UDP over IPv6", v6(UDP_9), 17, 9],
+    ["a ping over IPv6", v6(PING), 58, 128],
+  ];
+
+  /** What b's machine says about a packet of a, by ICMP. */
+  function errorAbout(fields: PacketFields): Uint8Array {
+    const { source, destination } = fields;
+    const isV6 = source.includes(":");
+    const payload = makePacket(fields).slice(0, isV6 ? 48 : 28);
+    const kind = { protocol: "icmp", icmpType: isV6 ? 1 : 3, icmpCode: isV6 ? 4 : 3, id: 0 } as const;
+    return makePacket({ source: destination, destination: source, payload, ...kind });
+  }
+
+  it.each(quotedFlows)("cuts the ICMP errors about %s with the flow, at both ends", (_, fields, protocol, port) => {
+    const { a, b } = pair;
+    const toB = (revision: number, isAllowed: boolean) => {
+      const verdict = isAllowed ? "allow" : "deny";
+      a.setPolicy(policyOf(revision, [], [{ identity: B.identity, protocol, port, verdict }]));
+      b.setPolicy(policyOf(revision, [{ identity: A.identity, protocol, port, verdict }]));
+    };
+    toB(2, true);
+    a.send(makePacket(fields));
+    runUntil([a, b], 50);
+    expect(b.takeDelivered().length).toBe(1);
+    toB(3, true);
+    b.send(errorAbout(fields));
+    runUntil([a, b], 100);
+    expect(a.takeDelivered().length).toBe(1);
+    toB(4, false);
+    b.send(errorAbout(fields));
+    runUntil([a, b], 150);
+    expect(b.counters.drops(EGRESS, DROP_POLICY_DENY)).toBe(1);
+    expect(a.takeDelivered()).toEqual([]);
+    b.setPolicy(policyOf(5));
+    b.send(errorAbout(fields));
+    runUntil([a, b], 200);
+    expect(a.counters.drops(INGRESS, DROP_POLICY_DENY)).toBe(1);
+    expect(a.takeDelivered()).toEqual([]);
+    toB(6, true);
+    b.send(errorAbout(fields));
+    runUntil([a, b], 250);
+    expect(a.takeDelivered().length).toBe(1);
+  });
+
+  it("judges the ICMP errors about a flow again when its other side became somebody else", () => {
+    const { a, b } = pair;
+    a.setPolicy(policyOf(2, [], [{ identity: B.identity, protocol: 17, port: 9, verdict: "allow" }]));
+    a.send(makePacket(UDP_9));
+    runUntil([a, b], 50);
+    b.send(errorAbout(UDP_9));
+    runUntil([a, b], 100);
+    expect(a.takeDelivered().length).toBe(1);
+    b.setSelf({ identity: 65_551 });
+    const prefix = { address: parseAddress("10.9.0.2")!, length: 32 };
+    a.datapath.apply({ op: "ip", prefix, identity: 65_551, peer: b.wireguard.publicKey }, 100);
+    b.send(errorAbout(UDP_9));
+    runUntil([a, b], 150);
+    expect(a.takeDelivered()).toEqual([]);
     expect(a.counters.drops(INGRESS, DROP_POLICY_DENIED)).toBe(1);
   });
 });
