@@ -23,9 +23,12 @@ import {
 } from "../../src/policy/decision.ts";
 import { type DirectionUpdate, PolicyTable, type PolicyUpdate } from "../../src/policy/table.ts";
 import type { AeadName, Ciphers } from "../../src/ports.ts";
+import { RECEIVE_BATCHES, SEND_PARTS } from "../../src/pair/memory.ts";
+import { pairAddressBytes } from "../../src/pair/send_ring.ts";
 import { WireGuard } from "../../src/tunnel/wireguard.ts";
 import { FakeTun, FakeUnderlay } from "./doors.ts";
 import { type FakeNetwork, seeded } from "./network.ts";
+import { FakePair } from "./pair.ts";
 
 const SLOTS = 4;
 const RECEIVE_BYTES = SLOTS * (65536 + 64);
@@ -49,6 +52,8 @@ export interface MeshNodeOptions {
   readonly copiesDscp?: boolean;
   /** its arena is memory for vector code, as a real member's is */
   readonly hasVectors?: boolean;
+  /** sockets and ciphers are another Worker's (`src/pair/`), which gets on with every step */
+  readonly isPair?: boolean;
 }
 
 export class MeshNode {
@@ -61,18 +66,32 @@ export class MeshNode {
   readonly datapath: Datapath;
   readonly events: DatapathEvent[] = [];
   readonly network: FakeNetwork;
+  readonly pair: FakePair | undefined;
   /** the socket of the unencrypted tunnel, once it was opened */
   plain: FakeUnderlay | undefined;
 
   constructor(network: FakeNetwork, ciphers: Ciphers, options: MeshNodeOptions) {
     this.options = options;
     this.network = network;
-    const layout = layoutArena(MAX_PEERS, 2 * RECEIVE_BYTES, 256 * 1024);
+    const layout = options.isPair
+      ? layoutArena(MAX_PEERS, (2 + RECEIVE_BATCHES) * RECEIVE_BYTES, 192 * 1024, SEND_PARTS, pairAddressBytes())
+      : layoutArena(MAX_PEERS, 2 * RECEIVE_BYTES, 256 * 1024);
     this.arena = options.hasVectors ? makePacketMemory(layout.bytes) : new Uint8Array(layout.bytes);
     this.tun = new FakeTun(this.arena, options.offload);
     const isV4 = !options.underlay.includes(":");
     const endpoint = isV4 ? `${options.underlay}:51871` : `[${options.underlay}]:51871`;
     this.underlay = new FakeUnderlay(this.arena, network, endpoint, layout.receivedAt, SLOTS);
+    this.pair = options.isPair
+      ? new FakePair({
+        arena: this.arena,
+        room: { sendAt: layout.toUnderlayAt, sendEnd: layout.toUnderlayEnd, addressesAt: layout.sendAddressesAt },
+        ciphers,
+        socket: this.underlay,
+        batchesAt: layout.receivedAt + 2 * RECEIVE_BYTES,
+        batchBytes: RECEIVE_BYTES,
+      })
+      : undefined;
+    const usedCiphers = this.pair?.ciphers ?? ciphers;
     const next = seeded(options.seed ?? options.identity);
     const random = (into: Uint8Array) => {
       for (let i = 0; i < into.length; i++) into[i] = next() * 256;
@@ -81,7 +100,7 @@ export class MeshNode {
     random(privateKey);
     this.wireguard = new WireGuard({
       privateKey,
-      ciphers,
+      ciphers: usedCiphers,
       random,
       arena: this.arena,
       addressesAt: layout.addressesAt,
@@ -95,8 +114,8 @@ export class MeshNode {
         arena: this.arena,
         layout,
         tun: this.tun,
-        underlay: this.underlay,
-        cipher: ciphers.packetCipher(this.arena),
+        underlay: this.pair?.underlay ?? this.underlay,
+        cipher: usedCiphers.packetCipher(this.arena),
         wireguard: this.wireguard,
         ipcache: new IpCache(),
         conntrack: new ConntrackTable(1024, new Uint8Array(16).fill(options.identity)),
@@ -190,6 +209,7 @@ export class MeshNode {
     const nowMs = this.network.nowMs;
     const unixMs = EPOCH_UNIX_MS + nowMs;
     const isPlainReadable = this.plain?.isReadable === true;
+    if (this.pair !== undefined) return this.#stepPair(nowMs, unixMs);
     const isBusy = this.underlay.isReadable || isPlainReadable || this.tun.toRead.length > 0;
     if (isPlainReadable) this.datapath.receivePlain(nowMs, unixMs);
     if (this.underlay.isReadable) this.datapath.receive(nowMs, unixMs);
@@ -197,9 +217,19 @@ export class MeshNode {
     return isBusy;
   }
 
+  /** The other Worker takes one step between the steps of this one. */
+  #stepPair(nowMs: number, unixMs: number): boolean {
+    const isBusy = this.pair!.step() || this.tun.toRead.length > 0;
+    this.datapath.receive(nowMs, unixMs);
+    if (this.tun.toRead.length > 0) this.datapath.readTun(nowMs, unixMs);
+    return isBusy;
+  }
+
   /** Runs due timers; when the next one is due. */
   tick(): number {
-    return this.datapath.tick(this.network.nowMs, EPOCH_UNIX_MS + this.network.nowMs);
+    const nextMs = this.datapath.tick(this.network.nowMs, EPOCH_UNIX_MS + this.network.nowMs);
+    this.pair?.run();
+    return nextMs;
   }
 }
 
