@@ -243,7 +243,7 @@ function benchRedirect(): void {
       const packet = new PacketInfo();
       readPacket(arena, 128 * i, scene.placeTcp(128 * i, isV6, 0, 1024 + i, 1), packet);
       packets.push(packet);
-      table.publish(table.insert(arena, packet, 1, 1000, 1, KIND_HTTP, 8080, 0));
+      table.publish(table.insert(arena, packet, 1, 1000, 1, KIND_HTTP, 8080, 0, 0));
     }
     measure(`redirect ${version} is it for a proxy?`, 5_000_000, (count) => {
       let sum = 0;

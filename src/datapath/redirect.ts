@@ -38,6 +38,7 @@ import type { PacketInfo } from "../wire/packet.ts";
 import type { SetProxy } from "./control.ts";
 import { counterOf, type Direction, EGRESS, INGRESS } from "./counters.ts";
 import type { Node } from "./node.ts";
+import { peerOfOther } from "./other_side.ts";
 import { ROLE_CLIENT, ROLE_SERVER } from "./proxy_addresses.ts";
 import { LEG_OPENER, LEG_SERVER, NO_SLOT, RedirectTable } from "./redirect_table.ts";
 import { MAX_REDIRECTED, RedirectView } from "./redirect_view.ts";
@@ -116,7 +117,8 @@ export class Redirects {
     const port = kind === KIND_DNS ? this.#dnsPort : kind === KIND_HTTP && isTcp ? this.#httpPort : 0;
     if (port === 0 || (!isTcp && packet.protocol !== PROTOCOL_UDP)) return DROP_NO_PROXY;
     if (isTcp && !isOpeningSyn(packet.protocol, packet.tcpFlags)) return DROP_NO_PROXY;
-    const slot = table.insert(arena, packet, direction, identity, policy.revision, kind, port, nowMs);
+    const peer = peerOfOther(this.#node, packet, direction);
+    const slot = table.insert(arena, packet, direction, identity, policy.revision, kind, port, nowMs, peer);
     if (slot === NO_SLOT) return DROP_NO_PROXY;
     table.publish(slot);
     table.touch(slot, LEG_OPENER, false, packet, nowMs);

@@ -53,6 +53,11 @@ const BLOCKED_S = 1800;
 const EVICT_AFTER_S = 2;
 /** Flows that others may open: a peer with many connections must not keep our own programs from their proxies. */
 export const MAX_INGRESS = MAX_REDIRECTED * 3 / 4;
+/** When there is no room, a peer that has fewer than FEW of them takes the place of a flow of one that has more than MANY. */
+const FEW_FLOWS = MAX_INGRESS / 64;
+const MANY_FLOWS = MAX_INGRESS / 16;
+/** Owners are peer slots, of which there are 4096, and -1. */
+const OWNERS = 1 << 13;
 const INGRESS = 0;
 const ANY_DIRECTION = -1;
 
@@ -109,6 +114,9 @@ export class RedirectTable {
   readonly #generations = new Uint8Array(MAX_REDIRECTED);
   /** per handle: second from which it may be used */
   readonly #restsUntil = new Int32Array(FIRST_HANDLE * (GENERATIONS + 1));
+  /** per slot: the peer that opened it, as `#countOf` counts; and flows that others opened, by peer */
+  readonly #owners = new Uint16Array(MAX_REDIRECTED);
+  readonly #counts = new Uint16Array(OWNERS);
   #ingressCount = 0;
   #sweepAt = 0;
   #evictAt = 0;
@@ -192,7 +200,9 @@ export class RedirectTable {
 
   /**
    * Adds the flow that a packet opens. It must not be there yet. The packet is not counted: see `touch`.
-   * @returns its slot, or NO_SLOT when 4096 flows are alive, or 3072 that others opened, or no handle has rested
+   * @param peer slot of the peer at the other side, or -1
+   * @returns its slot, or NO_SLOT when 4096 flows are alive, or 3072 that others opened and the peer has its share of them, or no
+   *          handle has rested
    */
   insert(
     bytes: Uint8Array,
@@ -203,14 +213,20 @@ export class RedirectTable {
     kind: number,
     proxyPort: number,
     nowMs: number,
+    peer: number,
   ): number {
     const nowSeconds = Math.floor(nowMs / 1000);
-    if (this.#isFullFor(direction)) this.#evict(INGRESS, nowSeconds, nowMs);
-    else if (this.#freeCount === 0) this.#evict(ANY_DIRECTION, nowSeconds, nowMs);
+    const owner = peer & (OWNERS - 1);
+    if (this.#isFullFor(direction)) this.#evict(INGRESS, owner, nowSeconds, nowMs);
+    else if (this.#freeCount === 0) this.#evict(ANY_DIRECTION, owner, nowSeconds, nowMs);
     if (this.#isFullFor(direction)) return NO_SLOT;
     const slot = this.#takeSlot(nowSeconds);
     if (slot === NO_SLOT) return NO_SLOT;
-    if (direction === INGRESS) this.#ingressCount++;
+    this.#owners[slot] = owner;
+    if (direction === INGRESS) {
+      this.#ingressCount++;
+      this.#counts[owner]!++;
+    }
     this.#key.setPacket(bytes, packet);
     const bucket = this.#bucketOfKey();
     this.#buckets[slot] = bucket;
@@ -288,6 +304,10 @@ export class RedirectTable {
 
   /** Forgets a flow; its handle rests. */
   remove(slot: number, nowMs: number): void {
+    this.#remove(slot, this.#restOf(slot), nowMs);
+  }
+
+  #remove(slot: number, restSeconds: number, nowMs: number): void {
     const bucket = this.#buckets[slot]!;
     if (this.#heads[bucket] === slot) this.#heads[bucket] = this.#next[slot]!;
     else {
@@ -295,9 +315,12 @@ export class RedirectTable {
       while (this.#next[before] !== slot) before = this.#next[before]!;
       this.#next[before] = this.#next[slot]!;
     }
-    this.#restsUntil[this.handles[slot]!] = Math.floor(nowMs / 1000) + this.#restOf(slot);
+    this.#restsUntil[this.handles[slot]!] = Math.floor(nowMs / 1000) + restSeconds;
     this.handles[slot] = 0;
-    if (this.directions[slot] === INGRESS) this.#ingressCount--;
+    if (this.directions[slot] === INGRESS) {
+      this.#ingressCount--;
+      this.#counts[this.#owners[slot]!]!--;
+    }
     this.#view.clear(slot);
     this.#free[(this.#freeAt + this.#freeCount++) & (MAX_REDIRECTED - 1)] = slot;
   }
@@ -419,21 +442,35 @@ export class RedirectTable {
     return NO_SLOT;
   }
 
-  /** Makes room: a question that had its answer, or a connection that is over or never began. @param direction of who may go */
-  #evict(direction: number, nowSeconds: number, nowMs: number): void {
-    for (let i = 0; i < EVICTION_TRIES; i++) {
+  /**
+   * Makes room: a question that had its answer, or a connection that is over or never began; else, for a peer that has few, the most
+   * silent of those met of a peer that has many.
+   * @param direction of who may go
+   * @param owner     whom the room is for
+   */
+  #evict(direction: number, owner: number, nowSeconds: number, nowMs: number): void {
+    const mayTake = direction === INGRESS && this.#counts[owner]! < FEW_FLOWS;
+    let victim = NO_SLOT;
+    for (let i = 0; i < MAX_REDIRECTED; i++) {
+      if (i >= EVICTION_TRIES && (!mayTake || victim !== NO_SLOT)) break;
       const slot = this.#evictAt;
       this.#evictAt = (slot + 1) & (MAX_REDIRECTED - 1);
-      const state = this.#states[2 * slot]!;
       if (this.handles[slot] === 0 || (direction !== ANY_DIRECTION && this.directions[slot] !== direction)) continue;
-      const isDone = this.proxyPorts[slot] === 0 ||
-        (this.protocols[slot] === PROTOCOL_TCP
-          ? isClosing(state) || (state & STATE_ASSURED) === 0
-          : (state & STATE_REPLIED) !== 0);
-      const mayGo = isDone && nowSeconds - this.lastSeen[slot]! >= EVICT_AFTER_S;
-      if (!mayGo && this.#expiresAt[slot]! > nowSeconds) continue;
-      this.remove(slot, nowMs);
-      return;
+      if (this.#mayGo(slot, nowSeconds)) return this.remove(slot, nowMs);
+      if (!mayTake || this.#counts[this.#owners[slot]!]! <= MANY_FLOWS) continue;
+      if (victim === NO_SLOT || this.lastSeen[slot]! < this.lastSeen[victim]!) victim = slot;
     }
+    // its ends know nothing of it, and go on
+    if (victim !== NO_SLOT) this.#remove(victim, BLOCKED_S, nowMs);
+  }
+
+  #mayGo(slot: number, nowSeconds: number): boolean {
+    if (this.#expiresAt[slot]! <= nowSeconds) return true;
+    if (nowSeconds - this.lastSeen[slot]! < EVICT_AFTER_S) return false;
+    const state = this.#states[2 * slot]!;
+    if (this.proxyPorts[slot] === 0) return true;
+    return this.protocols[slot] === PROTOCOL_TCP
+      ? isClosing(state) || (state & STATE_ASSURED) === 0
+      : (state & STATE_REPLIED) !== 0;
   }
 }

@@ -651,7 +651,7 @@ describe("the end of a flow", () => {
       const ends = { source: direction === INGRESS ? "10.9.0.2" : "10.9.0.1", destination: "10.9.0.3" };
       const bytes = makePacket({ protocol: "tcp", ...ends, sourcePort, destinationPort: 80, flags: SYN });
       expect(readPacket(bytes, 0, bytes.length, packet)).toBe(FORWARD);
-      const slot = table.insert(bytes, packet, direction, 65538, 1, KIND_HTTP, HTTP_PORT, atMs);
+      const slot = table.insert(bytes, packet, direction, 65538, 1, KIND_HTTP, HTTP_PORT, atMs, 0);
       if (slot === NO_SLOT) return false;
       flags.forEach((one, i) => {
         packet.tcpFlags = one;
