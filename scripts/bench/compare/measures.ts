@@ -156,29 +156,47 @@ async function iperf(
 ): Promise<{ readonly result: any; readonly cpuSeconds: number; readonly foreign: number }> {
   for (let isLast = false;; isLast = true) {
     const server = lab.start("b", "iperf3-server", ["iperf3", "-s", "-1", "-p", String(PORT)]);
-    await until(
-      "iperf3 listens",
-      async () => (await lab.run("b", ["ss", "-Hltn", `sport = :${PORT}`])).stdout !== "",
-      5_000,
-    );
-    const [before, machineBefore] = [cpuOf(pair), busyOf()];
-    const argv = ["iperf3", "-c", pair.target, "-p", String(PORT), "-t", String(seconds), "-J", ...args];
-    const done = await lab.run("a", argv, { timeoutMs: (seconds + 15) * 1_000 });
-    const dead = pair.programs.find(({ exitCode }) => exitCode !== undefined);
-    if (dead) throw new Error(`${dead.name} ended with ${dead.exitCode} under load`);
-    const [cpuSeconds, machineAfter] = [cpuOf(pair) - before, busyOf()];
-    await server.stop();
-    const text = done.stdout.slice(done.stdout.indexOf("{"));
-    const result = text === "" ? { error: `ended with ${done.code}` } : JSON.parse(text);
-    if (!result.error) {
-      const { host_total: client, remote_total: remote } = result.end.cpu_utilization_percent;
-      const iperfSeconds = ((client + remote) / 100) * (seconds + (args.includes("-O") ? WARM_SECONDS : 0));
-      const busySeconds = (machineAfter.busy - machineBefore.busy) / TICKS;
-      const allSeconds = (machineAfter.total - machineBefore.total) / TICKS;
-      return { result, cpuSeconds, foreign: Math.max(0, (busySeconds - cpuSeconds - iperfSeconds) / allSeconds) };
+    try {
+      const found = await iperfOnce(lab, pair, args, seconds);
+      if (!("error" in found)) return found;
+      if (isLast) throw new Error(`iperf3 ${args.join(" ")}: ${found.error}`);
+    } finally {
+      await server.stop(); // it would wait for its one client for ever, and everybody after it for the port
     }
-    if (isLast) throw new Error(`iperf3 ${args.join(" ")}: ${result.error}`);
   }
+}
+
+/** A program of the pair ended while something was measured. */
+export class EndedUnderLoad extends Error {
+  override readonly name = "EndedUnderLoad";
+}
+
+async function iperfOnce(lab: Lab, pair: Pair, args: readonly string[], seconds: number) {
+  await until(
+    "iperf3 listens",
+    async () => (await lab.run("b", ["ss", "-Hltn", `sport = :${PORT}`])).stdout !== "",
+    5_000,
+  );
+  const [before, machineBefore] = [cpuOf(pair), busyOf()];
+  const argv = ["iperf3", "-c", pair.target, "-p", String(PORT), "-t", String(seconds), "-J", ...args];
+  const client = lab.start("a", "iperf3-client", argv);
+  const ended = client.ended.then(() => true);
+  const programs = pair.programs.map(({ ended }) => ended.then(() => true));
+  await Promise.race([ended, ...programs, pause((seconds + 15) * 1_000)]);
+  await client.stop();
+  const dead = pair.programs.find(({ exitCode }) => exitCode !== undefined);
+  if (dead) throw new EndedUnderLoad(`${dead.name} ended with ${dead.exitCode} under load`);
+  const [cpuSeconds, machineAfter] = [cpuOf(pair) - before, busyOf()];
+  const output = client.log();
+  const start = output.indexOf("{");
+  if (start < 0) return { error: `ended with ${client.exitCode}` };
+  const result = JSON.parse(output.slice(start));
+  if (result.error) return { error: String(result.error) };
+  const { host_total: here, remote_total: there } = result.end.cpu_utilization_percent;
+  const iperfSeconds = ((here + there) / 100) * (seconds + (args.includes("-O") ? WARM_SECONDS : 0));
+  const busySeconds = (machineAfter.busy - machineBefore.busy) / TICKS;
+  const allSeconds = (machineAfter.total - machineBefore.total) / TICKS;
+  return { result, cpuSeconds, foreign: Math.max(0, (busySeconds - cpuSeconds - iperfSeconds) / allSeconds) };
 }
 
 function cpuOf(pair: Pair): number {
