@@ -199,7 +199,7 @@ function benchConntrack(): void {
       const packet = new PacketInfo();
       readPacket(arena, 128 * i, scene.placeTcp(128 * i, isV6, 0, 1024 + i, 1), packet);
       packets.push(packet);
-      if (i < flows) table.insert(arena, packet, 1, 1000, 1, 0);
+      if (i < flows) table.insert(arena, packet, 1, 1000, 1, 0, 0);
     }
     measure(`conntrack ${version} find + touch, 2048 flows`, 2_000_000, (count) => {
       let sum = 0;
@@ -219,7 +219,7 @@ function benchConntrack(): void {
     measure(`conntrack ${version} insert + remove`, 1_000_000, (count) => {
       let sum = 0;
       for (let i = 0; i < count; i++) {
-        const flow = table.insert(arena, packets[flows + (i & (flows - 1))]!, 1, 1000, 1, 1);
+        const flow = table.insert(arena, packets[flows + (i & (flows - 1))]!, 1, 1000, 1, 1, 0);
         table.remove(flow);
         sum += flow;
       }

@@ -27,6 +27,16 @@ const WINDOW = 16;
 const EVICTION_WINDOW = 96;
 /** A finished handshake protects a TCP flow from eviction until it was silent for so long. */
 const PROTECTED_S = 300;
+/**
+ * When the table is full, flows go that belong to whoever has at least as many as the one that wants room. An established TCP flow goes
+ * only where that one has fewer than one in FEW of the capacity, and its own owner more than one in MANY.
+ */
+const FEW = 64;
+const MANY = 16;
+/** Owners are peer slots, of which there are 4096, and OWN_FLOWS. */
+const OWNERS = 1 << 13;
+/** Owner of the flows that our own programs open. */
+export const OWN_FLOWS = OWNERS - 1;
 /** Ages in seconds that `recentFlows` tells apart; beyond, all are old. */
 const AGES = 4096;
 
@@ -85,6 +95,7 @@ export class ConntrackTable {
   readonly #slots: Int32Array;
   readonly #states: Uint8Array;
   readonly #directions: Uint8Array;
+  readonly #owners: Uint16Array;
   readonly #revisions: Float64Array;
   readonly #identities: Uint32Array;
   readonly #rules: Int32Array;
@@ -93,6 +104,8 @@ export class ConntrackTable {
   /** opening direction, reply direction */
   readonly #packets: Float64Array;
   readonly #bytes: Float64Array;
+  /** flows, by owner */
+  readonly #counts: Int32Array;
 
   /**
    * @param capacity flows, 1 to 2^24
@@ -109,7 +122,7 @@ export class ConntrackTable {
     this.#homeShift = 32 - slotBits;
     const slots = 2 ** slotBits + WINDOW;
     // One buffer for all columns: the system gives a large one page by page as flows come, and fills small ones at once (4 MB).
-    const room = new ArrayBuffer(slots * 8 + capacity * (4 * KEY_WORDS + 66));
+    const room = new ArrayBuffer(slots * 8 + capacity * (4 * KEY_WORDS + 68) + 4 * OWNERS);
     let at = 0;
     const take = (bytes: number): number => (at += bytes) - bytes;
     this.#revisions = new Float64Array(room, take(8 * capacity), capacity);
@@ -124,6 +137,8 @@ export class ConntrackTable {
     this.#rules = new Int32Array(room, take(4 * capacity), capacity);
     this.#expiresAt = new Int32Array(room, take(4 * capacity), capacity);
     this.#lastSeen = new Int32Array(room, take(4 * capacity), capacity);
+    this.#counts = new Int32Array(room, take(4 * OWNERS), OWNERS);
+    this.#owners = new Uint16Array(room, take(2 * capacity), capacity);
     this.#states = new Uint8Array(room, take(capacity), capacity);
     this.#directions = new Uint8Array(room, take(capacity), capacity);
   }
@@ -187,6 +202,7 @@ export class ConntrackTable {
    * @param direction INGRESS 0 or EGRESS 1
    * @param identity  of the other side
    * @param revision  of the policy that allowed it, an integer below 2^53
+   * @param owner     whose flow it is when room is short: slot of the peer that opened it, or OWN_FLOWS
    * @returns index, or -1 when the table is full of flows that deserve to stay
    */
   insert(
@@ -196,6 +212,7 @@ export class ConntrackTable {
     identity: number,
     revision: number,
     nowMs: number,
+    owner: number,
   ): number {
     const key = this.#key;
     key.setPacket(bytes, packet);
@@ -203,12 +220,14 @@ export class ConntrackTable {
     const nowSeconds = Math.floor(nowMs / 1000);
     const old = this.#findKey();
     if (old !== NO_FLOW) this.remove(old);
-    const slot = this.#makeRoom(nowSeconds);
+    const slot = this.#makeRoom(nowSeconds, owner);
     if (slot < 0) return NO_FLOW;
     const entry = this.#freeCount > 0 ? this.#free[--this.#freeCount]! : this.#used++;
     this.#tags[slot] = key.hash | 1;
     this.#entries[slot] = entry;
     this.#slots[entry] = slot;
+    this.#owners[entry] = owner;
+    this.#counts[owner]!++;
     const keyAt = entry * KEY_WORDS;
     for (let i = 0; i < key.wordCount; i++) this.#keys[keyAt + i] = key.words[i]!;
     const state = nextState(0, packet.protocol, packet.tcpFlags, false);
@@ -430,12 +449,12 @@ export class ConntrackTable {
   }
 
   /** A free slot in the window of `#key`, with a free entry to go with it; evicts if it must. -1 when nothing may go. */
-  #makeRoom(nowSeconds: number): number {
+  #makeRoom(nowSeconds: number, owner: number): number {
     const home = this.#key.hash >>> this.#homeShift;
     let slot = this.#freeSlot(home);
     const isFull = this.#freeCount === 0 && this.#used === this.capacity;
     if (slot >= 0 && !isFull) return slot;
-    const victim = this.#findVictim(home, slot < 0 ? WINDOW : EVICTION_WINDOW, nowSeconds);
+    const victim = this.#findVictim(home, slot < 0 ? WINDOW : EVICTION_WINDOW, nowSeconds, owner);
     if (victim === NO_FLOW) return -1;
     if (slot < 0) slot = this.#slots[victim]!;
     this.remove(victim);
@@ -449,14 +468,14 @@ export class ConntrackTable {
   }
 
   /** The flow that is missed least among those near `home`: by class, then by how long it has been silent. */
-  #findVictim(home: number, window: number, nowSeconds: number): number {
+  #findVictim(home: number, window: number, nowSeconds: number, owner: number): number {
     let victim = NO_FLOW;
     let leastWorth = Infinity;
     for (let i = 0, slot = home; i < window; i++, slot++) {
       if (slot === this.#tags.length) slot = 0;
       if (this.#tags[slot] === 0) continue;
       const entry = this.#entries[slot]!;
-      const worth = this.#worthOf(entry, nowSeconds) * 2 ** 32 + this.#lastSeen[entry]!;
+      const worth = this.#worthOf(entry, nowSeconds, owner) * 2 ** 32 + this.#lastSeen[entry]!;
       if (worth < leastWorth) {
         leastWorth = worth;
         victim = entry;
@@ -465,19 +484,29 @@ export class ConntrackTable {
     return victim;
   }
 
-  /** 0 over or closing, 1 not answered (or a handshake not done), 2 answered; Infinity: not to be evicted. */
-  #worthOf(entry: number, nowSeconds: number): number {
+  /**
+   * 0 over or closing, 1 not answered (or a handshake not done), 2 answered, 3 an established connection of somebody with very many;
+   * Infinity: not to be evicted.
+   * @param owner whom the room is for
+   */
+  #worthOf(entry: number, nowSeconds: number, owner: number): number {
     const state = this.#states[entry]!;
     if (isClosing(state) || this.#expiresAt[entry]! <= nowSeconds) return 0;
+    const wanted = this.#counts[owner]!;
+    const held = this.#counts[this.#owners[entry]!]!;
+    if (held < wanted) return Infinity;
     const protocol = this.#keys[entry * KEY_WORDS]! & 0xff;
     if (protocol !== PROTOCOL_TCP) return (state & STATE_REPLIED) !== 0 ? 2 : 1;
     if ((state & STATE_ASSURED) === 0) return 1;
-    return nowSeconds - this.#lastSeen[entry]! > PROTECTED_S ? 2 : Infinity;
+    if (nowSeconds - this.#lastSeen[entry]! > PROTECTED_S) return 2;
+    const mayCut = this.#owners[entry] !== OWN_FLOWS && wanted * FEW < this.capacity && held * MANY > this.capacity;
+    return mayCut && this.#owners[entry] !== owner ? 3 : Infinity;
   }
 
   /** Gives back slot and entry of a flow that is no longer in the wheel. */
   #release(entry: number): void {
     this.#tags[this.#slots[entry]!] = 0;
+    this.#counts[this.#owners[entry]!]!--;
     this.#free[this.#freeCount++] = entry;
   }
 }

@@ -8,6 +8,7 @@
  */
 import { readI32 } from "../bytes/integers.ts";
 import { isOpeningSyn } from "../conntrack/lifetimes.ts";
+import { OWN_FLOWS } from "../conntrack/table.ts";
 import { IDENTITY_UNKNOWN } from "../identity/reserved.ts";
 import {
   DROP_CT_INSERT_FAILED,
@@ -21,6 +22,7 @@ import { ICMP_HEADER_BYTES, PROTOCOL_ICMP, PROTOCOL_ICMP6, PROTOCOL_UDP } from "
 import { ICMP6_ECHO_REQUEST, ICMP_ECHO_REQUEST, type PacketInfo } from "../wire/packet.ts";
 import { counterOf, type Direction, INGRESS } from "./counters.ts";
 import type { Node } from "./node.ts";
+import { peerOfOther } from "./other_side.ts";
 import { proxyRoleOf, ROLE_NONE } from "./proxy_addresses.ts";
 
 const FLOWS_CREATED = counterOf("flowsCreated");
@@ -72,7 +74,10 @@ export function admit(node: Node, packet: PacketInfo, direction: Direction, iden
   if (verdict === REDIRECT) return redirect(node, packet, direction, identity, nowMs);
   if (verdict !== FORWARD) return verdict;
   if (isIcmpError(packet)) return FORWARD; // an error belongs to a flow or to none: it never starts one
-  if (conntrack.insert(arena, packet, direction, identity, policy.revision, nowMs) < 0) return DROP_CT_INSERT_FAILED;
+  const owner = direction === INGRESS ? peerOfOther(node, packet, INGRESS) : OWN_FLOWS;
+  if (conntrack.insert(arena, packet, direction, identity, policy.revision, nowMs, owner) < 0) {
+    return DROP_CT_INSERT_FAILED;
+  }
   counters.add(FLOWS_CREATED, 1);
   return FORWARD;
 }

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { ConntrackTable } from "../../../src/conntrack/table.ts";
+import { ConntrackTable, OWN_FLOWS } from "../../../src/conntrack/table.ts";
 import { FORWARD } from "../../../src/verdict.ts";
 import { PacketInfo, readPacket } from "../../../src/wire/packet.ts";
 import {
@@ -39,14 +39,14 @@ class Bench {
     const flow = this.table.findRelated(bytes, this.read(bytes), this.nowMs);
     return flow < 0 ? "none" : this.table.isReply ? "reply" : "forward";
   }
-  open(bytes: Uint8Array, direction = EGRESS): number {
-    return this.table.insert(bytes, this.read(bytes), direction, 70_000, 1, this.nowMs);
+  open(bytes: Uint8Array, direction = EGRESS, owner = 0): number {
+    return this.table.insert(bytes, this.read(bytes), direction, 70_000, 1, this.nowMs, owner);
   }
   /** What the datapath does with a packet that policy allows. */
-  pass(bytes: Uint8Array, direction = EGRESS): "opened" | "full" | "forward" | "reply" {
+  pass(bytes: Uint8Array, direction = EGRESS, owner = 0): "opened" | "full" | "forward" | "reply" {
     const packet = this.read(bytes);
     const flow = this.table.find(bytes, packet, this.nowMs);
-    if (flow < 0) return this.open(bytes, direction) < 0 ? "full" : "opened";
+    if (flow < 0) return this.open(bytes, direction, owner) < 0 ? "full" : "opened";
     const relation = this.table.isReply ? "reply" : "forward";
     this.table.touch(flow, packet, this.nowMs);
     return relation;
@@ -413,13 +413,97 @@ describe("ConntrackTable: when it is full", () => {
         for (let i = 0; i < 1000; i++) {
           const bytes = udpThere({ sourcePort: 1 + i });
           readPacket(bytes, 0, bytes.length, packet);
-          table.insert(bytes, packet, EGRESS, 1, 1, 0);
+          table.insert(bytes, packet, EGRESS, 1, 1, 0, 0);
         }
         expect(table.size).toBe(1000);
         expect(table.evictions).toBe(0);
       }),
       { numRuns: 20 },
     );
+  });
+
+  describe("of one peer's flows", () => {
+    const CAPACITY = 1024;
+    const hostOf = (owner: number) => [10, 9, owner >> 8, owner & 255];
+    const tcpOf = (owner: number, sourcePort: number, flags: number) =>
+      there(flags, { source: hostOf(owner), destination: B4, sourcePort });
+    const tcpTo = (owner: number, destinationPort: number, flags: number) =>
+      back(flags, { source: B4, destination: hostOf(owner), destinationPort });
+
+    /** Opens a connection and finishes its handshake. */
+    function connect(bench: Bench, owner: number, port: number): boolean {
+      if (bench.pass(tcpOf(owner, port, SYN), INGRESS, owner) === "full") return false;
+      bench.pass(tcpTo(owner, port, SYN | ACK));
+      bench.pass(tcpOf(owner, port, ACK));
+      return true;
+    }
+
+    function ask(bench: Bench, owner: number, port: number, isAnswered: boolean): boolean {
+      const ends = { source: hostOf(owner), destination: B4 };
+      if (bench.pass(udpThere({ ...ends, sourcePort: port }), INGRESS, owner) === "full") return false;
+      if (isAnswered) bench.pass(udpBack({ source: B4, destination: ends.source, destinationPort: port }));
+      return true;
+    }
+
+    const isConnected = (bench: Bench, owner: number, port: number) => bench.find(tcpOf(owner, port, ACK)) !== "none";
+
+    it("lets others connect all the same, and cuts no more than a few for each of them", () => {
+      const bench = new Bench(CAPACITY);
+      for (let i = 0; i < CAPACITY; i++) expect(connect(bench, 1, 1 + i)).toBe(true);
+      expect(connect(bench, 1, 5000)).toBe(false);
+      let connected = 0;
+      for (let i = 0; i < 200; i++) if (connect(bench, 2, 1 + i)) connected++;
+      expect(connected).toBe(CAPACITY / 64);
+      for (let i = 0; i < connected; i++) expect(isConnected(bench, 2, 1 + i)).toBe(true);
+      expect(bench.table.evictions).toBe(connected);
+      expect(bench.table.size).toBe(CAPACITY);
+    });
+
+    it("cuts none of our own programs' connections for others", () => {
+      const bench = new Bench(CAPACITY);
+      for (let i = 0; i < CAPACITY; i++) connect(bench, OWN_FLOWS, 1 + i);
+      expect(connect(bench, 2, 1)).toBe(false);
+      expect(bench.table.evictions).toBe(0);
+    });
+
+    it("leaves the flows of those with fewer alone, whatever it floods with", () => {
+      const flood = fc.record({
+        kind: fc.constantFrom("tcp", "syn", "udp", "answered"),
+        flows: fc.integer({ min: 1, max: 1500 }),
+        waits: fc.nat(50),
+      });
+      fc.assert(
+        fc.property(fc.array(flood, { minLength: 1, maxLength: 5 }), (floods) => {
+          const bench = new Bench(CAPACITY);
+          const modest = [2, 3, 4, OWN_FLOWS];
+          for (const owner of modest) {
+            for (let port = 1; port <= 4; port++) {
+              connect(bench, owner, port);
+              ask(bench, owner, port, port > 2);
+            }
+          }
+          let next = 10;
+          for (const { kind, flows, waits } of floods) {
+            for (let i = 0; i < flows; i++, next++) {
+              if (kind === "tcp") connect(bench, 1, next);
+              else if (kind === "syn") bench.pass(tcpOf(1, next, SYN), INGRESS, 1);
+              else ask(bench, 1, next, kind === "answered");
+            }
+            bench.wait(waits);
+            for (const owner of modest) {
+              for (let port = 1; port <= 4; port++) {
+                expect(isConnected(bench, owner, port)).toBe(true);
+                const datagram = udpThere({ source: hostOf(owner), destination: B4, sourcePort: port });
+                expect(bench.find(datagram)).toBe("forward");
+                ask(bench, owner, port, true); // so that it does not expire
+              }
+            }
+            expect(connect(bench, 5, next)).toBe(true);
+          }
+        }),
+        { numRuns: 25 },
+      );
+    });
   });
 
   it("refuses a seed that is too short, and capacities out of range", () => {
