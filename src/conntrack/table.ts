@@ -485,22 +485,23 @@ export class ConntrackTable {
   }
 
   /**
-   * 0 over or closing, 1 not answered (or a handshake not done), 2 answered, 3 an established connection of somebody with very many;
-   * Infinity: not to be evicted.
+   * Lowest goes first. Over or closing: 0. Of somebody with very many: 1 not answered (or a handshake not done), 2 answered, 3 an
+   * established connection. Of others: 4 not answered, 5 answered. Infinity: not to be evicted.
    * @param owner whom the room is for
    */
   #worthOf(entry: number, nowSeconds: number, owner: number): number {
     const state = this.#states[entry]!;
     if (isClosing(state) || this.#expiresAt[entry]! <= nowSeconds) return 0;
     const wanted = this.#counts[owner]!;
-    const held = this.#counts[this.#owners[entry]!]!;
+    const holder = this.#owners[entry]!;
+    const held = this.#counts[holder]!;
     if (held < wanted) return Infinity;
-    const protocol = this.#keys[entry * KEY_WORDS]! & 0xff;
-    if (protocol !== PROTOCOL_TCP) return (state & STATE_REPLIED) !== 0 ? 2 : 1;
-    if ((state & STATE_ASSURED) === 0) return 1;
-    if (nowSeconds - this.#lastSeen[entry]! > PROTECTED_S) return 2;
-    const mayCut = this.#owners[entry] !== OWN_FLOWS && wanted * FEW < this.capacity && held * MANY > this.capacity;
-    return mayCut && this.#owners[entry] !== owner ? 3 : Infinity;
+    const hasMany = held * MANY > this.capacity;
+    const isTcp = (this.#keys[entry * KEY_WORDS]! & 0xff) === PROTOCOL_TCP;
+    if ((state & (isTcp ? STATE_ASSURED : STATE_REPLIED)) === 0) return hasMany ? 1 : 4;
+    if (!isTcp || nowSeconds - this.#lastSeen[entry]! > PROTECTED_S) return hasMany ? 2 : 5;
+    const mayCut = hasMany && holder !== owner && holder !== OWN_FLOWS && wanted * FEW < this.capacity;
+    return mayCut ? 3 : Infinity;
   }
 
   /** Gives back slot and entry of a flow that is no longer in the wheel. */
