@@ -22,6 +22,13 @@ export class EventFd {
     this.#counter = allocate(8);
   }
 
+  /** Makes it readable, from the thread that it belongs to. */
+  set(): void {
+    this.#counter.words[0] = 1;
+    this.#counter.words[1] = 0;
+    this.#c.write(this.fd, this.#counter.address, 8);
+  }
+
   /** Makes it unreadable until it is signalled again. */
   clear(): void {
     this.#c.read(this.fd, this.#counter.address, 8); // EAGAIN: it was clear

@@ -57,7 +57,7 @@ function run(half: CipherHalf, waiter: Waiter, fds: readonly number[]): void {
       isWatching = !isWatching;
       waiter.watch(isWatching ? fds : []); // what cannot be received must not keep it awake
     }
-    waiter.wait(half.mayRest() ? MAX_WAIT_MS : 0);
+    waiter.wait(half.mayRest(isWatching) ? MAX_WAIT_MS : 0);
     half.wokeUp();
   }
 }

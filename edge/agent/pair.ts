@@ -75,6 +75,7 @@ export class Pair {
       wake: () => (waker ??= new Waker(memory.words[WAKE_FD]!)).wake(), // it sleeps: so it has written its descriptor
       pause: (word, value) => Atomics.wait(memory.words, word, value, PAUSE_MS) !== "timed-out",
       clearReady: () => this.batches.clear(),
+      setReady: () => this.batches.set(),
     };
     this.#own = own;
     this.#offloads = offloads;

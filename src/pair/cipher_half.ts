@@ -92,16 +92,17 @@ export class CipherHalf {
   }
 
   /**
-   * Says that it is going to sleep, until an event or a packet.
+   * Says that it is going to sleep, until an event or, if it watches the sockets, a packet.
+   * @param isWatching false: only a batch that is given back lets it receive again
    * @returns false when there is something to do after all; `wokeUp` must be called either way
    */
-  mayRest(): boolean {
+  mayRest(isWatching: boolean): boolean {
     const { words } = this.#memory;
-    Atomics.store(words, IS_STALLED, this.hasRoom ? 0 : 1);
+    Atomics.store(words, IS_STALLED, isWatching ? 0 : 1);
     Atomics.store(words, ASLEEP, 1);
     return !(this.#sends.hasPart || this.wantsEnd || this.keys.isStale ||
       Atomics.load(words, SWITCHES) !== Atomics.load(words, SWITCHED) ||
-      Atomics.load(words, IS_STALLED) === 1 && this.hasRoom);
+      !isWatching && this.hasRoom);
   }
 
   wokeUp(): void {

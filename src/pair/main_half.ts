@@ -65,7 +65,7 @@ export class MainHalf {
     const wake = () => {
       if (Atomics.load(memory.words, ASLEEP) === 1 && Atomics.exchange(memory.words, ASLEEP, 0) === 1) doors.wake();
     };
-    this.doors = { wake, pause: doors.pause, clearReady: doors.clearReady };
+    this.doors = { wake, pause: doors.pause, clearReady: doors.clearReady, setReady: doors.setReady };
     this.keys = new KeyTable(memory);
     this.sends = new SendRing(memory, arena, room, this.doors);
     this.receives = new ReceiveTake(memory, slots, this.doors);

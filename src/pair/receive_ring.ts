@@ -157,7 +157,8 @@ export class ReceiveTake {
     if (Atomics.load(words, RECEIVED) === this.#number) {
       this.#doors.clearReady();
       Atomics.store(words, IS_ARMED, 1);
-      if (Atomics.load(words, RECEIVED) === this.#number) return 0; // else it came in between, and may not have been told
+      if (Atomics.load(words, RECEIVED) === this.#number) return 0;
+      this.#doors.setReady(); // they came in between, untold: there may be more than the one that is taken now
     }
     this.#isHeld = true;
     this.#at = descriptorOf(this.#number);

@@ -50,6 +50,8 @@ export interface PairDoors {
   pause(word: number, value: number): boolean;
   /** The event that tells of batches is over: the next one is told again. */
   clearReady(): void;
+  /** Raises that event from this side. */
+  setReady(): void;
 }
 
 function descriptorOf(number: number): number {

@@ -220,7 +220,7 @@ export class MeshNode {
   /** The other Worker takes one step between the steps of this one. */
   #stepPair(nowMs: number, unixMs: number): boolean {
     const isBusy = this.pair!.step() || this.tun.toRead.length > 0;
-    this.datapath.receive(nowMs, unixMs);
+    if (this.pair!.isReady) this.datapath.receive(nowMs, unixMs);
     if (this.tun.toRead.length > 0) this.datapath.readTun(nowMs, unixMs);
     return isBusy;
   }

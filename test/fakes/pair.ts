@@ -58,6 +58,10 @@ export class FakePair {
   isStuck = false;
   /** batches that the main Worker was told of */
   told = 0;
+  /** the event that the main Worker polls */
+  isReady = false;
+  /** the main Worker has just cleared it */
+  onClear: () => void = () => {};
   wakes = 0;
   pauses = 0;
 
@@ -70,7 +74,11 @@ export class FakePair {
         this.pauses++;
         return this.step();
       },
-      clearReady: () => {},
+      clearReady: () => {
+        this.isReady = false;
+        this.onClear();
+      },
+      setReady: () => this.isReady = true,
     });
     this.cipher = new CipherHalf({
       memory,
@@ -79,7 +87,10 @@ export class FakePair {
       ciphers,
       underlay: socket,
       batches: Array.from({ length: RECEIVE_BATCHES }, (_, i) => new BatchRegion(options, batchesAt + i * batchBytes)),
-      tell: () => this.told++,
+      tell: () => {
+        this.isReady = true;
+        this.told++;
+      },
       onOffloadChange: () => {},
       wakeFd: 1,
     });
