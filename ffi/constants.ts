@@ -72,6 +72,7 @@ export const MADV_DONTNEED = 4;
 export const PR_GET_DUMPABLE = 3;
 
 // linux/if_tun.h
+export const FIONREAD = 0x541b;
 export const TUNSETIFF = 0x400454ca;
 export const TUNSETOFFLOAD = 0x400454d0;
 export const IFF_TUN = 0x0001;

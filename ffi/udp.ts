@@ -13,6 +13,8 @@ import { runtime } from "./runtime/index.ts";
 import { Receiver } from "./udp_receive.ts";
 import { MAX_SEGMENTS, SendErrors, SendQueue } from "./udp_send.ts";
 import {
+  BY_CONFIGURATION,
+  hasWaiting,
   openUdpSockets,
   setDiscovery,
   switchGro,
@@ -89,6 +91,8 @@ export class UdpUnderlay implements Underlay {
   /** why GRO is off, by family */
   #groOff4: string | undefined;
   #groOff6: string | undefined;
+  /** sockets whose GRO goes off as soon as nothing waits on them: without it what was merged could not be told apart */
+  #lateGro: readonly UdpSocket[] = [];
   #switches = 0;
   /** which socket is asked first, in turns: a busy one must not starve the other */
   #isV6First = false;
@@ -140,6 +144,7 @@ export class UdpUnderlay implements Underlay {
   }
 
   receive(): number {
+    if (this.#lateGro.length > 0) this.#endGro();
     const { v4, v6 } = this.sockets;
     if (v6 === undefined || v4 === undefined) return this.#receiver.receive((v4 ?? v6)!.fd, 0);
     const isV6First = this.#isV6First;
@@ -176,17 +181,24 @@ export class UdpUnderlay implements Underlay {
     return result;
   }
 
+  /** What was merged and waits is still received as what it is. */
   switchOffload({ udpGso, udpGro }: OffloadSwitches): void {
     const { v4, v6 } = this.sockets;
     this.#switches++;
-    if (v4 !== undefined) {
-      this.#v4!.segmentOff = switchSegmentation(v4.fd, udpGso);
-      this.#groOff4 = switchGro(v4.fd, udpGro);
-    }
-    if (v6 !== undefined) {
-      this.#v6!.segmentOff = switchSegmentation(v6.fd, udpGso);
-      this.#groOff6 = switchGro(v6.fd, udpGro);
-    }
+    if (this.#v4 !== undefined) this.#v4.segmentOff = switchSegmentation(v4!.fd, udpGso);
+    if (this.#v6 !== undefined) this.#v6.segmentOff = switchSegmentation(v6!.fd, udpGso);
+    this.#lateGro = udpGro ? [] : [v4, v6].filter((socket) => socket !== undefined);
+    if (v4 !== undefined) this.#groOff4 = udpGro ? switchGro(v4.fd, true) : BY_CONFIGURATION;
+    if (v6 !== undefined) this.#groOff6 = udpGro ? switchGro(v6.fd, true) : BY_CONFIGURATION;
+    this.#endGro();
+  }
+
+  #endGro(): void {
+    this.#lateGro = this.#lateGro.filter((socket) => {
+      const isLate = hasWaiting(socket.fd);
+      if (!isLate) switchGro(socket.fd, false);
+      return isLate;
+    });
   }
 
   get offloadChanges(): number {
@@ -207,6 +219,7 @@ export class UdpUnderlay implements Underlay {
   }
 
   flush(): void {
+    if (this.#lateGro.length > 0) this.#endGro(); // there may be somebody else who receives (`udp_shared.ts`)
     if (this.#v4 !== undefined) this.#v4.flush();
     if (this.#v6 !== undefined) this.#v6.flush();
   }

@@ -11,6 +11,8 @@ import { libc } from "./libc.ts";
 import { allocate } from "./memory.ts";
 import { getIntOption, setIntOption } from "./socket_option.ts";
 
+/** Why an offload is off that nobody wants. */
+export const BY_CONFIGURATION = "by configuration";
 /** How often to look for a port that is free in both families. */
 const PORT_TRIES = 100;
 
@@ -186,7 +188,7 @@ export function setDiscovery(fd: number, family: number, isWhole: boolean): void
 
 /** @returns why runs cannot be sent, or shall not be */
 export function switchSegmentation(fd: number, isWanted: boolean): string | undefined {
-  if (!isWanted) return "by configuration";
+  if (!isWanted) return BY_CONFIGURATION;
   const result = setIntOption(fd, C.SOL_UDP, C.UDP_SEGMENT, 0);
   return result < 0 ? `the kernel does not know UDP_SEGMENT: ${E.describeErrno(result)}` : undefined;
 }
@@ -198,7 +200,7 @@ export function switchSegmentation(fd: number, isWanted: boolean): string | unde
 export function switchGro(fd: number, isWanted: boolean): string | undefined {
   if (!isWanted) {
     setIntOption(fd, C.SOL_UDP, C.UDP_GRO, 0);
-    return "by configuration";
+    return BY_CONFIGURATION;
   }
   const result = setIntOption(fd, C.SOL_UDP, C.UDP_GRO, 1);
   if (result < 0) return `the kernel does not know UDP_GRO: ${E.describeErrno(result)}`;
@@ -206,6 +208,12 @@ export function switchGro(fd: number, isWanted: boolean): string | undefined {
   if (back === 1) return undefined;
   setIntOption(fd, C.SOL_UDP, C.UDP_GRO, 0);
   return "the kernel is older than 5.12";
+}
+
+/** Whether a datagram waits on the socket. An empty one that is the first does not count. */
+export function hasWaiting(fd: number): boolean {
+  const octets = allocate(4);
+  return libc().ioctl(fd, C.FIONREAD, octets.address) === 0 && octets.words[0]! > 0;
 }
 
 /** Asks as anybody may, then past the system's limit as root may; gives what is there, which the kernel counts twice over. */

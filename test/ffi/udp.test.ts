@@ -350,6 +350,28 @@ describe.skipIf(noNetwork)(`underlay on ${runtimeName}${noNetwork}`, () => {
     expect(socket.offloadChanges).toBe(before + 3);
   });
 
+  it.each(families)("what was merged over %s before merging went off is received whole", (_, address) => {
+    const socket = underlay();
+    const toAt = writeTo(0, address, socket.port);
+    const end = SEND_AT + 800;
+    const sendRun = () => {
+      socket.queue(SEND_AT, end, 100, toAt, 0);
+      socket.flush();
+    };
+    for (let i = 0; i < SLOTS + 2; i++) sendRun();
+    socket.switchOffload({ ...ALL_OFFLOADS, udpGro: false });
+    expect(socket.facts).toMatchObject({ udpGro: "off, by configuration" });
+    const taken = take(socket, 8 * (SLOTS + 2));
+    expect(taken.runs.map((run) => run.segmentBytes)).toEqual(new Array(SLOTS + 2).fill(100));
+    expect(taken.datagrams).toEqual(new Array(SLOTS + 2).fill(cut(SEND_AT, end, 100)).flat());
+    expect(socket.receive()).toBe(0);
+    sendRun();
+    expect(take(socket, 8).runs).toHaveLength(8);
+    for (const udpGro of [false, true]) socket.switchOffload({ ...ALL_OFFLOADS, udpGro });
+    sendRun();
+    expect(take(socket, 8).runs).toHaveLength(1);
+  });
+
   it.each(families)("a run above the route's MTU over %s is sent one by one, in fragments", (_, address) => {
     const socket = underlay();
     setLoopback(1280);
