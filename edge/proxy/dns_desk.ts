@@ -3,7 +3,8 @@
  * redirected flows, `dns_resolver.ts` those of programs that ask the local resolver.
  *
  * A question is judged by its name alone, whatever it asks for (Cilium too). Its octets, and those of the answer, pass as they
- * are but for the id: EDNS, truncation and unknown records are the client's and the server's own matter.
+ * are but for the id, and by UDP the longest answer that is asked for: truncation and unknown records are the client's and the
+ * server's own matter.
  */
 import type { RedirectedFlow } from "../../src/datapath/redirect_view.ts";
 import { canonicalAddress } from "../../src/fqdn/cache.ts";

@@ -1,7 +1,8 @@
 /**
  * Asks a DNS server from a socket of our own. An answer counts only when it comes from that server, with the id of a question that
  * is open, and repeats the question (RFC 5452 §9.1); ids are random, the port is the kernel's choice. What does not count is
- * ignored, and the question stays open.
+ * ignored, and the question stays open. By UDP no answer is asked for that would come in fragments: the datapath drops those of flows
+ * that go through a proxy.
  */
 import { createSocket, type Socket as UdpSocket } from "node:dgram";
 import { connect, type Socket as TcpSocket } from "node:net";
@@ -9,6 +10,7 @@ import { canonicalAddress } from "../../src/fqdn/cache.ts";
 import {
   type DnsQuestion,
   isSameQuestion,
+  limitUdpAnswer,
   RCODE_FORMAT_ERROR,
   RCODE_NOT_IMPLEMENTED,
   readHead,
@@ -143,7 +145,8 @@ export class UdpUpstream implements DnsUpstream {
   }
 
   ask(query: Uint8Array, question: DnsQuestion): Asked {
-    return this.#isClosed ? NOT_ASKED : this.#open.add(query, question, (message) => this.#send(message));
+    if (this.#isClosed) return NOT_ASKED;
+    return this.#open.add(limitUdpAnswer(query), question, (message) => this.#send(message));
   }
 
   close(): void {

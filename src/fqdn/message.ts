@@ -14,7 +14,9 @@ import { formatAddress } from "../ip/address.ts";
 const TYPE_A = 1;
 const TYPE_CNAME = 5;
 const TYPE_AAAA = 28;
+const TYPE_SIG = 24;
 const TYPE_OPT = 41;
+const TYPE_TSIG = 250;
 const CLASS_IN = 1;
 
 export const RCODE_NO_ERROR = 0;
@@ -29,8 +31,8 @@ const HEADER_BYTES = 12;
 const MAX_NAME_BYTES = 255;
 /** One for each label that a name can have. */
 const MAX_POINTERS = 126;
-/** What fits into an answer of our own without fragments (DNS flag day 2020). */
-const OWN_UDP_BYTES = 1232;
+/** What an answer may have to come without fragments (DNS flag day 2020): IPv6's least MTU less its headers. */
+const MAX_UDP_BYTES = 1232;
 const OPTION_EXTENDED_ERROR = 15;
 /** "Blocked": refused by the operator's own policy (RFC 8914 §4.16) */
 const EXTENDED_ERROR_BLOCKED = 15;
@@ -146,6 +148,30 @@ export function withId(bytes: Uint8Array, id: number): Uint8Array {
 }
 
 /**
+ * The query as it is to be asked by UDP: a client that takes longer answers than go without fragments is said to take what does. A
+ * longer answer comes truncated then, and the client asks by TCP. A query that is signed stays as it is.
+ *
+ * @param query one that `faultOfQuery` finds no fault with; others come back unchanged
+ * @returns `query` itself where there is nothing to change, else a copy
+ */
+export function limitUdpAnswer(query: Uint8Array): Uint8Array {
+  const head = readHead(query);
+  if (head === undefined || faultOfQuery(query, head) !== undefined) return query;
+  let sizeAt = -1;
+  let at = head.questionEnd;
+  for (let count = readU16(query, 10); count > 0; count--) {
+    const record = readRecord(query, at);
+    if (record === undefined || record.type === TYPE_TSIG || record.type === TYPE_SIG) return query;
+    if (record.type === TYPE_OPT) sizeAt = record.dataAt - 8; // class, TTL and length stand before the data
+    at = record.end;
+  }
+  if (sizeAt < 0 || readU16(query, sizeAt) <= MAX_UDP_BYTES) return query;
+  const copy = new Uint8Array(query);
+  writeU16(copy, sizeAt, MAX_UDP_BYTES);
+  return copy;
+}
+
+/**
  * An answer of our own: the header and question of `query` with a code and nothing else; with EDNS where the query has it, and
  * then with the reason in words.
  *
@@ -188,7 +214,7 @@ function optRecord(reason: string | undefined): number[] {
   const option = reason === undefined
     ? []
     : [...u16(OPTION_EXTENDED_ERROR), ...u16(2 + text.length), ...u16(EXTENDED_ERROR_BLOCKED), ...text];
-  return [0, ...u16(TYPE_OPT), ...u16(OWN_UDP_BYTES), 0, 0, ...u16(0), ...u16(option.length), ...option];
+  return [0, ...u16(TYPE_OPT), ...u16(MAX_UDP_BYTES), 0, 0, ...u16(0), ...u16(option.length), ...option];
 }
 
 interface ReadRecord {

@@ -72,27 +72,30 @@ describe("a question by UDP", () => {
     });
   });
 
-  it("reaches the server from our own address, with an id of ours and all else as it was", async () => {
-    const query = queryOf({
-      name: "a.example.com",
-      type: "TXT",
-      id: 77,
-      additionals: [{
-        type: "OPT",
-        name: ".",
-        udpPayloadSize: 1400,
-        extendedRcode: 0,
-        ednsVersion: 0,
-        flags: 0x8000,
-        flag_do: true,
-        options: [],
-      }],
-    });
-    client.send(query, at);
-    const { query: sent, from } = await server.next();
-    expect(from.address).toBe(OWN);
-    expect(from.port).not.toBe(proxy.port);
-    expect(sent.subarray(2)).toEqual(query.subarray(2));
+  it("reaches the server from our own address, with an id of ours, asks for no fragments, and is else as it was", async () => {
+    const asking = (udpPayloadSize: number) =>
+      queryOf({
+        name: "a.example.com",
+        type: "TXT",
+        id: udpPayloadSize,
+        additionals: [{
+          type: "OPT",
+          name: ".",
+          udpPayloadSize,
+          extendedRcode: 0,
+          ednsVersion: 0,
+          flags: 0x8000,
+          flag_do: true,
+          options: [],
+        }],
+      });
+    for (const [size, expected] of [[1200, 1200], [4096, 1232]] as const) {
+      client.send(asking(size), at);
+      const { query: sent, from } = await server.next();
+      expect(from.address).toBe(OWN);
+      expect(from.port).not.toBe(proxy.port);
+      expect(sent.subarray(2)).toEqual(asking(expected).subarray(2));
+    }
   });
 
   it("gets ids that cannot be foretold", async () => {

@@ -6,6 +6,7 @@ import {
   answerWithCode,
   faultOfQuery,
   isSameQuestion,
+  limitUdpAnswer,
   RCODE_FORMAT_ERROR,
   RCODE_NOT_IMPLEMENTED,
   RCODE_REFUSED,
@@ -280,6 +281,53 @@ describe("the reader", () => {
     bytes.set(raw([1, 5000, 0, 0], 0, 0, 1, 0, 1));
     for (let at = 17; at + 1 < bytes.length; at += 2) bytes.set([0xc0 | ((at - 2) >> 8 & 0x3f), (at - 2) & 255], at);
     expect(readAnswers(bytes, readHead(bytes)!)).toBeUndefined();
+  });
+});
+
+describe("limitUdpAnswer", () => {
+  const option = { code: 10, data: Buffer.from("cookie!!") } as never;
+  const asking = (udpPayloadSize: number) =>
+    query("a.b", "A", { additionals: [{ ...EDNS, udpPayloadSize, options: [option] }] });
+
+  it.each([1233, 4096, 65535])(
+    "asks for no fragments where the client takes %i octets, and changes nothing else",
+    (size) => {
+      const before = asking(size);
+      const kept = new Uint8Array(before);
+      expect([...limitUdpAnswer(before)]).toEqual([...asking(1232)]);
+      expect(before).toEqual(kept);
+    },
+  );
+
+  it.each([
+    ["takes as much", asking(1232)],
+    ["takes less", asking(512)],
+    ["has no EDNS", query("a.b")],
+    ["is signed", Uint8Array.from([...edns(2), 0, 0, 250, 0, 255, 0, 0, 0, 0, 0, 0])],
+    ["is signed with a key", Uint8Array.from([...edns(2), 0, 0, 24, 0, 255, 0, 0, 0, 0, 0, 0])],
+    ["is cut", asking(4096).slice(0, -1)],
+    ["is no message", new Uint8Array(5)],
+  ])("leaves a query alone that %s", (_, bytes) => {
+    expect(limitUdpAnswer(bytes)).toBe(bytes);
+  });
+
+  /** A query with an OPT record that says 4096, and a count of records. */
+  function edns(records: number): Uint8Array {
+    const bytes = query("a.b", "A", { additionals: [EDNS] });
+    bytes[11] = records;
+    return bytes;
+  }
+
+  it("takes any octets, and changes two of them at most", () => {
+    const anyOctets = fc.oneof(
+      fc.uint8Array({ maxLength: 60 }),
+      fc.uint8Array({ maxLength: 30 }).map((tail) => Uint8Array.from([...edns(1 + tail.length % 3), ...tail])),
+    );
+    fc.assert(fc.property(anyOctets, (bytes) => {
+      const after = limitUdpAnswer(bytes);
+      expect(after.length).toBe(bytes.length);
+      expect(after.filter((octet, i) => octet !== bytes[i]).length).toBeLessThanOrEqual(2);
+    }));
   });
 });
 
