@@ -113,9 +113,9 @@ async function checkTraffic(mesh: Mesh): Promise<void> {
   }
 }
 
-async function start(underlay: 4 | 6, underlayMtu?: number): Promise<Mesh> {
+async function start(underlay: 4 | 6, underlayMtu?: number, hubFlags: readonly string[] = []): Promise<Mesh> {
   const flags = underlayMtu === undefined ? [] : ["--underlay-mtu", String(underlayMtu)];
-  mesh = await Mesh.start(["a", "b"], { underlay, flags });
+  mesh = await Mesh.start(["a", "b"], { underlay, flags: [...flags, ...hubFlags] });
   if (underlayMtu !== undefined) {
     for (const name of ["hub", "a", "b"]) {
       await mesh.lab.shell(`
@@ -182,6 +182,28 @@ it("a way that becomes narrow and silent while a connection is open is found, an
   await until("a knows the way", async () => await pathOf(mesh, "a", "b") === 1376, 40_000);
   await server.stop();
 }, 200_000);
+
+// nothing is probed there: its own machine and routers fragment what is too big
+it.each(
+  [[4, "says so"], [4, "is silent"], [6, "says so"]] as const,
+)(
+  "without encryption everything goes over IPv%i through a way of 1400 octets whose router %s",
+  async (family, manner) => {
+    const started = await start(family, undefined, ["--encryption", "none"]);
+    await narrow(started, 1400, manner);
+    for (const [from, to] of [["a", "b"], ["b", "a"]] as const) {
+      const address = await started.address(to);
+      await until(`${from} pings ${to}`, () => started.pings(from, address));
+      // the first large one tells the machine about the way, where it is told
+      await until(`${from} sends large packets`, async () => {
+        return (await started.lab.run(from, ["ping", "-c1", "-W1", "-s", "1327", address])).code === 0;
+      });
+    }
+    await checkTraffic(started);
+    expect(await pathOf(started, "a", "b")).toBeNull();
+  },
+  180_000,
+);
 
 it("path discovery can be switched off", async () => {
   const started = mesh = await Mesh.start(["a", "b"]);
