@@ -20,6 +20,7 @@ const ENTRIES = SETS * WAYS;
 const LIFETIME_MS = 30_000;
 /** addresses (8 words), id, version and protocol */
 const KEY_WORDS = 10;
+const ADDRESS_WORDS = 4;
 
 export class FragmentTable {
   readonly #seed: number;
@@ -40,7 +41,7 @@ export class FragmentTable {
   add(bytes: Uint8Array, packet: PacketInfo, fragment: FragmentInfo, nowMs: number): void {
     const set = this.#hash(bytes, packet, fragment);
     let entry = this.#findIn(set, nowMs);
-    if (entry < 0) entry = this.#oldestIn(set);
+    if (entry < 0) entry = this.#victimIn(set, nowMs);
     this.#keys.set(this.#key, entry * KEY_WORDS);
     this.#expiresAtMs[entry] = nowMs + LIFETIME_MS;
     this.#ports[2 * entry] = packet.sourcePort;
@@ -95,11 +96,36 @@ export class FragmentTable {
     return true;
   }
 
-  #oldestIn(set: number): number {
-    let oldest = set;
-    for (let entry = set + 1; entry < set + WAYS; entry++) {
-      if (this.#expiresAtMs[entry]! < this.#expiresAtMs[oldest]!) oldest = entry;
+  /**
+   * The entry of a full set that goes: one that is over, else the oldest of the sender that wants it, else the oldest of whoever has
+   * most there. So a flood of one sender makes it forget its own packets, not those of others.
+   */
+  #victimIn(set: number, nowMs: number): number {
+    let victim = set;
+    let most = -1;
+    for (let entry = set; entry < set + WAYS; entry++) {
+      if (this.#expiresAtMs[entry]! <= nowMs) return entry;
+      const share = this.#isFrom(entry, this.#key, 0) ? WAYS + 1 : this.#shareOf(entry, set);
+      if (share < most || (share === most && this.#expiresAtMs[entry]! >= this.#expiresAtMs[victim]!)) continue;
+      victim = entry;
+      most = share;
     }
-    return oldest;
+    return victim;
+  }
+
+  /** How many entries of the set its sender has. */
+  #shareOf(entry: number, set: number): number {
+    let share = 0;
+    for (let other = set; other < set + WAYS; other++) {
+      if (this.#isFrom(other, this.#keys, entry * KEY_WORDS)) share++;
+    }
+    return share;
+  }
+
+  /** Whether an entry's packet has the source address that begins the key at `at`. */
+  #isFrom(entry: number, keys: Int32Array, at: number): boolean {
+    const from = entry * KEY_WORDS;
+    for (let i = 0; i < ADDRESS_WORDS; i++) if (this.#keys[from + i] !== keys[at + i]) return false;
+    return true;
   }
 }

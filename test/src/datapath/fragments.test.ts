@@ -238,6 +238,37 @@ it("the table is bounded: a flood pushes out old packets of its own, and no more
   expect(table.fill(bytes, info, fragment, 21)).toBe(FORWARD);
 });
 
+it("a flood of one sender makes the table forget none of the others' packets, whatever its size", () => {
+  fc.assert(
+    fc.property(
+      fc.integer(),
+      fc.integer({ min: 1, max: 5000 }),
+      fc.integer({ min: 1, max: 3 }),
+      (seed, flood, others) => {
+        const table = new FragmentTable(seed);
+        const info = new PacketInfo();
+        Object.assign(info, { version: 4, sourceAt: 12, destinationAt: 16, protocol: 17, sourcePort: 7 });
+        const fragment = new FragmentInfo();
+        Object.assign(fragment, { endOffset: 64, hasMore: true });
+        const from = (sender: number) => makePacket({ source: `10.9.0.${sender}`, destination: "10.8.0.1" });
+        const greedy = from(200);
+        const add = (bytes: Uint8Array, id: number, atMs: number) => {
+          Object.assign(fragment, { id, offset: 0 });
+          table.add(bytes, info, fragment, atMs);
+        };
+        for (let id = 0; id < 4096; id++) add(greedy, id, id / 1000); // has all of it
+        for (let sender = 1; sender <= others; sender++) add(from(sender), sender, 5);
+        for (let id = 0; id < flood; id++) add(greedy, 10_000 + id, 6 + id / 1000);
+        for (let sender = 1; sender <= others; sender++) {
+          Object.assign(fragment, { id: sender, offset: 64 });
+          expect(table.fill(from(sender), info, fragment, 20)).toBe(FORWARD);
+        }
+      },
+    ),
+    { numRuns: 30 },
+  );
+});
+
 it("cutting in place gives back the packet, whatever its size, its options and the room", () => {
   fc.assert(fc.property(
     fc.integer({ min: 1, max: 4000 }),
