@@ -31,6 +31,8 @@ import {
 } from "./memory.ts";
 
 const HIGH = 4294967296;
+/** So many parts under way are enough to do for a while. */
+const BEHIND_PARTS = 2;
 /** Destinations that were too big, until somebody asks. */
 const TOO_BIG_KEPT = 16;
 /** The cipher Worker is given up when it finishes no part for so many pauses: five seconds. */
@@ -90,9 +92,13 @@ export class SendRing {
     return this.#number;
   }
 
-  /** Whether a message at `to` is in the room that the other Worker seals in, and there is place for one more. */
+  /**
+   * Whether a message at `to` is the other Worker's to seal: it is in the room of that, there is place for one more, and the other
+   * one is not behind. Sealing and sending are more work than all the rest: who would only wait for it seals meanwhile.
+   */
   takes(to: number): boolean {
-    return to >= this.#room.sendAt && to < this.#room.sendEnd && this.#jobs < MAX_JOBS;
+    return to >= this.#room.sendAt && to < this.#room.sendEnd && this.#jobs < MAX_JOBS &&
+      ((this.#number - Atomics.load(this.#memory.words, DONE)) | 0) < BEHIND_PARTS;
   }
 
   /** Notes that `[at, end)`, in a send part, is to be sealed in place. */

@@ -78,9 +78,14 @@ interface Mode {
 const EDGEMESH: readonly (Mode & { readonly id: string; readonly title: string; readonly isQuick: boolean })[] = [
   { id: "edgemesh", title: "edgemesh", isQuick: true },
   { id: "edgemesh-libcrypto", title: "edgemesh --aead auto", isQuick: false, flags: ["--aead", "auto"] },
+  { id: "edgemesh-2-workers", title: "edgemesh 2 Workers", isQuick: false, flags: ["--datapath-workers", "2"] },
   { id: "edgemesh-native", title: "edgemesh native", isQuick: true, routing: "mode: native" },
   { id: "edgemesh-vxlan", title: "edgemesh VXLAN", isQuick: false, routing: "tunnelProtocol: vxlan" },
   { id: "edgemesh-aegis128l", title: "edgemesh AEGIS-128L", isQuick: true, aeads: ["aegis128l"] },
+  {
+    ...{ id: "edgemesh-aegis128l-2-workers", title: "edgemesh AEGIS 2 Workers", isQuick: false },
+    ...{ aeads: ["aegis128l"], flags: ["--datapath-workers", "2"] },
+  },
   { id: "edgemesh-aes256gcm", title: "edgemesh AES-256-GCM", isQuick: false, aeads: ["aes256gcm"] },
   {
     ...{ id: "edgemesh-aegis128l-native", title: "edgemesh AEGIS native", isQuick: false, aeads: ["aegis128l"] },

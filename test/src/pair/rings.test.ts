@@ -160,6 +160,30 @@ describe("the way out", () => {
     expect(scene.takeSent(1)).toEqual(expected);
   });
 
+  it("seals here while the other Worker is behind, and there again when it is not", () => {
+    const key = scene.key(1);
+    let own = 0;
+    const cipher = scene.pair.main.cipher!;
+    const seal = cipher.seal.bind(cipher);
+    cipher.seal = (...args) => {
+      own++;
+      seal(...args);
+    };
+    for (let i = 0; i < SEND_PARTS - 1; i++) {
+      scene.seal(key, i);
+      scene.queue();
+      scene.flush();
+    }
+    expect(own).toBe(SEND_PARTS - 3);
+    scene.pair.run();
+    scene.seal(key, 9);
+    expect(own).toBe(SEND_PARTS - 3);
+    scene.queue();
+    scene.flush();
+    scene.pair.run();
+    expect(scene.takeSent(1)).toEqual([...Array.from({ length: SEND_PARTS - 1 }, (_, i) => i), 9]);
+  });
+
   it("ends with a clear text when the other Worker has ended, or does not get on", () => {
     const fill = (from: Scene) => {
       const key = from.key(1);
