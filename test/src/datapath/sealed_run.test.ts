@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { SealedRuns } from "../../../src/datapath/sealed_run.ts";
 import type { Underlay } from "../../../src/ports.ts";
 
-function makeRuns(maxSegments = 64) {
+function makeRuns(maxSegments = 64, parts = 1) {
   const sent: number[][] = [];
   let flushes = 0;
   const underlay = {
@@ -10,7 +10,7 @@ function makeRuns(maxSegments = 64) {
     queue: (...run: number[]) => sent.push(run),
     flush: () => flushes++,
   } as unknown as Underlay;
-  const runs = new SealedRuns(underlay, 1000, 9000);
+  const runs = new SealedRuns(underlay, 1000, 9000, parts);
   const add = (bytes: number, to = 1, ecn = 0) => runs.add(runs.at + bytes, to, ecn);
   return { runs, sent, add, flushes: () => flushes };
 }
@@ -52,5 +52,22 @@ describe("SealedRuns", () => {
     expect(flushes()).toBe(0);
     runs.reserve(1001);
     expect([flushes(), runs.at]).toEqual([1, 1000]);
+  });
+
+  it("fills the parts of its region in turn, and leaves one only when there is something in it", () => {
+    const { runs, sent, add, flushes } = makeRuns(64, 4);
+    runs.flush();
+    expect([flushes(), runs.at]).toEqual([1, 1000]);
+    for (const next of [3000, 5000, 7000, 1000, 3000]) {
+      add(100);
+      runs.flush();
+      expect(runs.at).toBe(next);
+    }
+    expect(sent.map(([at]) => at)).toEqual([1000, 3000, 5000, 7000, 1000]);
+    add(1500);
+    runs.reserve(500);
+    expect(runs.at).toBe(4500);
+    runs.reserve(501);
+    expect(runs.at).toBe(5000);
   });
 });
