@@ -290,7 +290,7 @@ export const COMMANDS: readonly CommandSpec[] = [
     args: [{ name: "shell", help: "bash, zsh or fish" }],
     scopes: [],
     examples: ["completion bash > /etc/bash_completion.d/edgemesh", "completion fish | source"],
-    load: async () => (await import("./completion.ts")).completion,
+    load: async () => (await import("./completion.ts")).completionOf(COMMANDS, GROUPS),
   },
 ];
 

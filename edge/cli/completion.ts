@@ -1,16 +1,33 @@
 /** `edgemesh completion bash|zsh|fish`: scripts made from the command table and the table of settings. */
 import { EdgeError, EXIT_OK } from "../errors.ts";
 import { rowOf, settingsOf } from "../settings.ts";
-import { COMMANDS, GROUPS } from "./commands.ts";
-import type { CommandContext, CommandSpec } from "./context.ts";
+import type { CommandSpec, Handler } from "./context.ts";
 
-export function completion(context: CommandContext): Promise<number> {
-  const make = { bash: bashScript, zsh: zshScript, fish: fishScript }[context.args[0]!];
-  if (make === undefined) {
-    throw new EdgeError("EDGE_USAGE", `Cannot complete for "${context.args[0]}": bash, zsh or fish`);
-  }
-  context.terminal.out(make());
-  return Promise.resolve(EXIT_OK);
+/** What the groups of commands are about, by their words. */
+type Groups = Readonly<Record<string, string>>;
+
+/** What may stand on a command line. */
+interface Candidate {
+  readonly word: string;
+  readonly help: string;
+}
+
+/** The words before it as the shell compares them, and what may follow. */
+interface Case {
+  readonly words: string;
+  readonly candidates: readonly Candidate[];
+}
+
+/** The command that completes the commands of a table. */
+export function completionOf(commands: readonly CommandSpec[], groups: Groups): Handler {
+  return (context) => {
+    const make = { bash: bashScript, zsh: zshScript, fish: fishScript }[context.args[0]!];
+    if (make === undefined) {
+      throw new EdgeError("EDGE_USAGE", `Cannot complete for "${context.args[0]}": bash, zsh or fish`);
+    }
+    context.terminal.out(make(casesOf(commands, groups)));
+    return Promise.resolve(EXIT_OK);
+  };
 }
 
 /** Long flags of a command, each with its help. */
@@ -22,32 +39,31 @@ function flagsOf(spec: CommandSpec): readonly { flag: string; help: string }[] {
 }
 
 /** Every position on a command line: the words before it, and what may follow. */
-function positions(): Map<string, readonly { word: string; help: string }[]> {
+function positionsOf(commands: readonly CommandSpec[], groups: Groups): readonly Case[] {
   const found = new Map<string, Map<string, string>>();
-  for (const { path, summary } of COMMANDS) {
+  for (const { path, summary } of commands) {
     for (let i = 0; i < path.length; i++) {
       const before = path.slice(0, i).join(" ");
       const here = found.get(before) ?? new Map<string, string>();
-      const help = i === path.length - 1 ? summary : GROUPS[path.slice(0, i + 1).join(" ")] ?? "";
+      const help = i === path.length - 1 ? summary : groups[path.slice(0, i + 1).join(" ")] ?? "";
       here.set(path[i]!, help);
       found.set(before, here);
     }
   }
-  return new Map([...found].map(([before, words]) => [before, [...words].map(([word, help]) => ({ word, help }))]));
+  return [...found].map(([words, next]) => ({ words, candidates: [...next].map(([word, help]) => ({ word, help })) }));
 }
 
-/** What may follow each run of words, flags among it: `words` as the shell compares them. */
-function cases(): readonly { words: string; candidates: readonly { word: string; help: string }[] }[] {
-  const rows = [...positions()].map(([words, candidates]) => ({ words, candidates }));
-  const commands = COMMANDS.map((spec) => ({
+/** What may follow each run of words, flags among it. */
+function casesOf(commands: readonly CommandSpec[], groups: Groups): readonly Case[] {
+  const flags = commands.map((spec) => ({
     words: spec.path.join(" "),
     candidates: flagsOf(spec).map(({ flag, help }) => ({ word: `--${flag}`, help })),
   }));
-  return [...rows, ...commands];
+  return [...positionsOf(commands, groups), ...flags];
 }
 
-function bashScript(): string {
-  const lines = cases().map(({ words, candidates }) =>
+function bashScript(cases: readonly Case[]): string {
+  const lines = cases.map(({ words, candidates }) =>
     `    "${words}") COMPREPLY=($(compgen -W "${candidates.map(({ word }) => word).join(" ")}" -- "$current")) ;;`
   );
   return `# bash completion of edgemesh
@@ -67,8 +83,8 @@ complete -F _edgemesh edgemesh
 `;
 }
 
-function zshScript(): string {
-  const lines = cases().map(({ words, candidates }) => {
+function zshScript(cases: readonly Case[]): string {
+  const lines = cases.map(({ words, candidates }) => {
     const items = candidates.map(({ word, help }) => `'${word}:${quoteZsh(help)}'`).join(" ");
     return `    "${words}") candidates=(${items}) ;;`;
   });
@@ -91,8 +107,8 @@ compdef _edgemesh edgemesh
 `;
 }
 
-function fishScript(): string {
-  const lines = cases().flatMap(({ words, candidates }) =>
+function fishScript(cases: readonly Case[]): string {
+  const lines = cases.flatMap(({ words, candidates }) =>
     candidates.map(({ word, help }) => {
       const what = word.startsWith("--") ? `-l ${word.slice(2)}` : `-a ${word}`;
       return `complete -c edgemesh -n '__edgemesh_at "${words}"' -f ${what} -d '${help.replace(/['\\]/g, "\\$&")}'`;

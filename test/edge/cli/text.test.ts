@@ -1,8 +1,8 @@
 import { execFileSync } from "node:child_process";
 import { describe, expect, it } from "vitest";
 import type { DropDocument, PeersDocument, StatusDocument } from "../../../edge/agent/documents.ts";
-import { completion } from "../../../edge/cli/completion.ts";
-import { COMMANDS } from "../../../edge/cli/commands.ts";
+import { completionOf } from "../../../edge/cli/completion.ts";
+import { COMMANDS, GROUPS } from "../../../edge/cli/commands.ts";
 import type { CommandContext } from "../../../edge/cli/context.ts";
 import { dropLine } from "../../../edge/cli/monitor.ts";
 import { ageText, byteText, clean, labelText, table } from "../../../edge/cli/output.ts";
@@ -148,7 +148,8 @@ describe("status --wait", () => {
 describe("completion", () => {
   async function scriptFor(shell: string): Promise<string> {
     let text = "";
-    await completion({ args: [shell], terminal: { out: (part: string) => text += part } } as unknown as CommandContext);
+    const context = { args: [shell], terminal: { out: (part: string) => text += part } } as unknown as CommandContext;
+    await completionOf(COMMANDS, GROUPS)(context);
     return text;
   }
 
