@@ -1,6 +1,7 @@
 /** `edgemesh hub member list|approve|revoke` */
 import { API_VERSION } from "../agent/documents.ts";
 import { EXIT_OK } from "../errors.ts";
+import type { AdminMember } from "../sync/admin_client.ts";
 import type { CommandContext } from "./context.ts";
 import { hubClient } from "./hub_client.ts";
 import { ageText, byteText, clean, labelText, printDocument, table } from "./output.ts";
@@ -20,7 +21,7 @@ export async function memberList(context: CommandContext): Promise<number> {
     const row = [
       `${member.name}${member.isHub ? " (hub)" : ""}`,
       member.state,
-      connection === null ? "no" : `for ${ageText(nowMs - connection.since)}`,
+      connectedText(member, nowMs),
       member.addresses.join(","),
       member.namespace,
       String(member.identity),
@@ -40,6 +41,15 @@ export async function memberList(context: CommandContext): Promise<number> {
   });
   context.terminal.out(rows.length === 0 ? "no members\n" : table(headings, rows));
   return EXIT_OK;
+}
+
+/** The hub is no client of its own: "no" would look like a fault. */
+export function connectedText(
+  { connection, isHub }: Pick<AdminMember, "connection" | "isHub">,
+  unixMs: number,
+): string {
+  if (connection === null) return isHub ? "-" : "no";
+  return `for ${ageText(unixMs - connection.since)}`;
 }
 
 export async function memberApprove(context: CommandContext): Promise<number> {

@@ -4,6 +4,7 @@ import type { DropDocument, PeersDocument, StatusDocument } from "../../../edge/
 import { completionOf } from "../../../edge/cli/completion.ts";
 import { COMMANDS, GROUPS } from "../../../edge/cli/commands.ts";
 import type { CommandContext } from "../../../edge/cli/context.ts";
+import { connectedText } from "../../../edge/cli/hub_member.ts";
 import { dropLine } from "../../../edge/cli/monitor.ts";
 import { ageText, byteText, clean, labelText, table } from "../../../edge/cli/output.ts";
 import { isSettled } from "../../../edge/cli/status.ts";
@@ -33,6 +34,15 @@ describe("output", () => {
 
   it("lets nothing steer the terminal", () => {
     expect(clean("a\u001b[31mb\nc")).toBe("a?[31mb?c");
+  });
+});
+
+describe("hub member list", () => {
+  it("says since when a member is connected, and of the hub itself nothing", () => {
+    const connection = { since: 1_000, from: "192.0.2.1:5", version: "1", appliedRevision: null, sentBytes: 0 };
+    expect(connectedText({ connection, isHub: false }, 31_000)).toBe("for 30s");
+    expect(connectedText({ connection: null, isHub: false }, 31_000)).toBe("no");
+    expect(connectedText({ connection: null, isHub: true }, 31_000)).toBe("-");
   });
 });
 
