@@ -13,20 +13,17 @@ import { openTun } from "../../ffi/tun.ts";
 import { openUnderlay, receiveBytes, type UdpUnderlay } from "../../ffi/udp.ts";
 import { makePacketMemory } from "../../src/bytes/packet_memory.ts";
 import { ConntrackTable } from "../../src/conntrack/table.ts";
-import { layoutArena, SEALED_SUPERPACKET_BYTES } from "../../src/datapath/arena.ts";
+import { layoutArena } from "../../src/datapath/arena.ts";
 import type { DatapathEvent, OffloadFacts } from "../../src/datapath/control.ts";
 import { DatapathCounters } from "../../src/datapath/counters.ts";
 import { Datapath } from "../../src/datapath/datapath.ts";
 import type { OpenPlain } from "../../src/datapath/plain_tunnel.ts";
 import { IpCache } from "../../src/ipcache/ipcache.ts";
-import { PairCiphers } from "../../src/pair/main_half.ts";
-import { RECEIVE_BATCHES, SEND_PARTS } from "../../src/pair/memory.ts";
-import { pairAddressBytes } from "../../src/pair/send_ring.ts";
 import { PolicyTable } from "../../src/policy/table.ts";
 import { WireGuard } from "../../src/tunnel/wireguard.ts";
 import type { WorkerAwake, WorkerInit, WorkerRequest } from "./link.ts";
 import { runLoop } from "./loop.ts";
-import { Pair, type StartCipher } from "./pair.ts";
+import type { StartCipher } from "./pair.ts";
 
 /** Peers that one member may have; address records and envelopes are laid out for so many, pages are used only as needed. */
 const MAX_PEERS = 4096;
@@ -34,8 +31,6 @@ const MAX_PEERS = 4096;
 const RECEIVE_SLOTS = 8;
 /** Sealed messages between two flushes. */
 const SEALED_BYTES = 512 * 1024;
-/** The same for each part of two Workers: a superpacket or two, so that the other one has early what to do. */
-const PART_BYTES = SEALED_SUPERPACKET_BYTES + 64 * 1024;
 /** Flows at a time; the table's memory is touched as it fills. */
 const MAX_FLOWS = 65_536;
 const SOCKET_BUFFER_BYTES = 4 * 1024 * 1024;
@@ -44,24 +39,19 @@ function emit(event: DatapathEvent | WorkerAwake | StartCipher): void {
   parentPort!.postMessage(event);
 }
 
-function main(init: WorkerInit): void {
+/** Loaded only where there are two Workers. */
+type PairModule = typeof import("./pair.ts");
+
+function main(init: WorkerInit, pairs: PairModule | undefined): void {
   const { options } = init;
   const chosen = chooseAead(options.aead);
   const ownCiphers = withTransportAead(loadSodium(), chosen.aead);
   const member = findMemberAeads(options.memberAead, ownCiphers);
-  const isPair = init.offloads !== undefined;
-  const layout = isPair
-    ? layoutArena(
-      MAX_PEERS,
-      (RECEIVE_BATCHES + 1) * receiveBytes(RECEIVE_SLOTS),
-      PART_BYTES,
-      SEND_PARTS,
-      pairAddressBytes(),
-    )
-    : layoutArena(MAX_PEERS, receiveBytes(RECEIVE_SLOTS), SEALED_BYTES);
+  const layout = pairs?.layoutPair(MAX_PEERS, RECEIVE_SLOTS) ??
+    layoutArena(MAX_PEERS, receiveBytes(RECEIVE_SLOTS), SEALED_BYTES);
   /** of what this thread receives itself: behind the batches of the other one */
-  const receiveAt = layout.receivedAt + (isPair ? RECEIVE_BATCHES * receiveBytes(RECEIVE_SLOTS) : 0);
-  const arena = makePacketMemory(layout.bytes, isPair);
+  const receiveAt = layout.receivedAt + (pairs?.batchesBytes(RECEIVE_SLOTS) ?? 0);
+  const arena = makePacketMemory(layout.bytes, pairs !== undefined);
   const nowMs = makeBootClock();
   const counters = new DatapathCounters(init.counters);
   const tun = openTun({ name: options.tun, arena, offload: options.offload });
@@ -75,10 +65,10 @@ function main(init: WorkerInit): void {
     gro: options.offload.udpGro,
     ...(options.underlayMark !== undefined && { mark: options.underlayMark }),
   });
-  const pair = init.offloads &&
-    new Pair(arena, layout, RECEIVE_SLOTS, own, chosen.aead.name.startsWith("libcrypto"), init.offloads);
+  const pair = pairs && init.offloads &&
+    new pairs.Pair(arena, layout, RECEIVE_SLOTS, own, chosen.aead.name.startsWith("libcrypto"), init.offloads);
   const underlay = pair?.underlay ?? own;
-  const ciphers = pair === undefined ? ownCiphers : new PairCiphers(pair.half, ownCiphers);
+  const ciphers = pair?.share(ownCiphers) ?? ownCiphers;
   if (pair !== undefined) emit({ op: "startCipher", start: pair.start });
   const seed = new Uint8Array(16);
   randomBytes(seed);
@@ -183,7 +173,8 @@ function main(init: WorkerInit): void {
 }
 
 try {
-  main(workerData as WorkerInit);
+  const init = workerData as WorkerInit;
+  main(init, init.offloads && await import("./pair.ts"));
 } catch (error) {
   const { code, message } = error as { code?: unknown; message?: unknown };
   emit({

@@ -7,19 +7,21 @@ import { EventFd } from "../../ffi/event.ts";
 import { Waker } from "../../ffi/poll.ts";
 import { receiveBytes, type UdpUnderlay, type UnderlayFacts } from "../../ffi/udp.ts";
 import type { UdpSockets } from "../../ffi/udp_socket.ts";
-import type { ArenaLayout } from "../../src/datapath/arena.ts";
-import { MainHalf, PairUnderlay } from "../../src/pair/main_half.ts";
+import { type ArenaLayout, layoutArena, SEALED_SUPERPACKET_BYTES } from "../../src/datapath/arena.ts";
+import { MainHalf, PairCiphers, PairUnderlay } from "../../src/pair/main_half.ts";
 import {
   PAIR_BYTES,
   pairMemory,
   type PairRoom,
   RECEIVE_BATCHES,
   RUNNING,
+  SEND_PARTS,
   STARTING,
   STATE,
   WAKE_FD,
 } from "../../src/pair/memory.ts";
-import { type PairDoors, PAUSE_MS } from "../../src/pair/send_ring.ts";
+import { pairAddressBytes, type PairDoors, PAUSE_MS } from "../../src/pair/send_ring.ts";
+import type { Ciphers } from "../../src/ports.ts";
 
 /** What the cipher Worker is started with; `cipher_worker.ts` reads it. */
 export interface CipherStart {
@@ -44,6 +46,20 @@ export interface StartCipher {
 
 /** Waits for the cipher Worker to run, at most so many pauses. */
 const START_PAUSES = 100;
+
+/** For each part of the send region: a superpacket or two, so that the other Worker has early what to do. */
+const PART_BYTES = SEALED_SUPERPACKET_BYTES + 64 * 1024;
+
+/** The arena of two Workers: receive batches, and behind them (`batchesBytes`) the slots of the first one alone. */
+export function layoutPair(maxPeers: number, slots: number): ArenaLayout {
+  const received = batchesBytes(slots) + receiveBytes(slots);
+  return layoutArena(maxPeers, received, PART_BYTES, SEND_PARTS, pairAddressBytes());
+}
+
+/** Octets of all receive batches. */
+export function batchesBytes(slots: number): number {
+  return RECEIVE_BATCHES * receiveBytes(slots);
+}
 
 export class Pair {
   readonly half: MainHalf;
@@ -92,6 +108,11 @@ export class Pair {
       batchFd: this.batches.fd,
       usesLibcrypto,
     };
+  }
+
+  /** Ciphers whose transport keys both Workers have. */
+  share(own: Ciphers): Ciphers {
+    return new PairCiphers(this.half, own);
   }
 
   /** Waits until the cipher Worker runs. @throws Error when it does not */
