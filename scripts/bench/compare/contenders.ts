@@ -34,8 +34,8 @@ export interface Contender {
   readonly title: string;
   readonly kind: "bare" | "edgemesh" | "peer";
   readonly isNewest: boolean;
-  /** part of the quick run */
-  readonly isQuick: boolean;
+  /** the claims are about these: all measures in all rounds, and they are the quick run; the others get its measures, in every other round */
+  readonly isMain: boolean;
   readonly version: string;
   /** why it is left out */
   readonly missing?: string;
@@ -54,9 +54,9 @@ const NO_PREFIX: readonly string[] = [];
  */
 export function contenders(peerList: string, version: string): readonly Contender[] {
   return [
-    { ...NOBODY, id: "veth", title: "no tunnel", kind: "bare", isQuick: true, version: "", start: startBare },
-    ...EDGEMESH.map(({ id, title, isQuick, ...mode }): Contender => ({
-      ...{ ...NOBODY, id, title, isQuick, version, kind: "edgemesh" },
+    { ...NOBODY, id: "veth", title: "no tunnel", kind: "bare", isMain: true, version: "", start: startBare },
+    ...EDGEMESH.map(({ id, title, isMain, ...mode }): Contender => ({
+      ...{ ...NOBODY, id, title, isMain, version, kind: "edgemesh" },
       start: (scene) => startEdgemesh(scene, mode),
     })),
     ...readPeers(peerList),
@@ -75,31 +75,31 @@ interface Mode {
   readonly isPlain?: boolean;
 }
 
-const EDGEMESH: readonly (Mode & { readonly id: string; readonly title: string; readonly isQuick: boolean })[] = [
-  { id: "edgemesh", title: "edgemesh", isQuick: true },
-  { id: "edgemesh-libcrypto", title: "edgemesh --aead auto", isQuick: false, flags: ["--aead", "auto"] },
-  { id: "edgemesh-2-workers", title: "edgemesh 2 Workers", isQuick: false, flags: ["--datapath-workers", "2"] },
-  { id: "edgemesh-native", title: "edgemesh native", isQuick: true, routing: "mode: native" },
-  { id: "edgemesh-vxlan", title: "edgemesh VXLAN", isQuick: false, routing: "tunnelProtocol: vxlan" },
-  { id: "edgemesh-aegis128l", title: "edgemesh AEGIS-128L", isQuick: true, aeads: ["aegis128l"] },
+const EDGEMESH: readonly (Mode & { readonly id: string; readonly title: string; readonly isMain: boolean })[] = [
+  { id: "edgemesh", title: "edgemesh", isMain: true },
+  { id: "edgemesh-libcrypto", title: "edgemesh --aead auto", isMain: false, flags: ["--aead", "auto"] },
+  { id: "edgemesh-2-workers", title: "edgemesh 2 Workers", isMain: false, flags: ["--datapath-workers", "2"] },
+  { id: "edgemesh-native", title: "edgemesh native", isMain: true, routing: "mode: native" },
+  { id: "edgemesh-vxlan", title: "edgemesh VXLAN", isMain: false, routing: "tunnelProtocol: vxlan" },
+  { id: "edgemesh-aegis128l", title: "edgemesh AEGIS-128L", isMain: true, aeads: ["aegis128l"] },
   {
-    ...{ id: "edgemesh-aegis128l-2-workers", title: "edgemesh AEGIS 2 Workers", isQuick: false },
+    ...{ id: "edgemesh-aegis128l-2-workers", title: "edgemesh AEGIS 2 Workers", isMain: false },
     ...{ aeads: ["aegis128l"], flags: ["--datapath-workers", "2"] },
   },
-  { id: "edgemesh-aes256gcm", title: "edgemesh AES-256-GCM", isQuick: false, aeads: ["aes256gcm"] },
+  { id: "edgemesh-aes256gcm", title: "edgemesh AES-256-GCM", isMain: false, aeads: ["aes256gcm"] },
   {
-    ...{ id: "edgemesh-aegis128l-native", title: "edgemesh AEGIS native", isQuick: false, aeads: ["aegis128l"] },
+    ...{ id: "edgemesh-aegis128l-native", title: "edgemesh AEGIS native", isMain: false, aeads: ["aegis128l"] },
     routing: "mode: native",
   },
-  { id: "edgemesh-plain", title: "edgemesh plain Geneve", isQuick: true, isPlain: true, routing: "encryption: none" },
+  { id: "edgemesh-plain", title: "edgemesh plain Geneve", isMain: true, isPlain: true, routing: "encryption: none" },
   {
-    ...{ id: "edgemesh-plain-vxlan", title: "edgemesh plain VXLAN", isQuick: false, isPlain: true },
+    ...{ id: "edgemesh-plain-vxlan", title: "edgemesh plain VXLAN", isMain: false, isPlain: true },
     routing: "encryption: none, tunnelProtocol: vxlan",
   },
 ];
 
 type PeerStart = (path: string) => Contender["start"];
-const PEERS: Readonly<Record<string, { title: string; isNewest: boolean; isQuick: boolean; start: PeerStart }>> = {
+const PEERS: Readonly<Record<string, { title: string; isNewest: boolean; isMain: boolean; start: PeerStart }>> = {
   "wireguard-go": wireguard("wireguard-go", true, true, (path, device) => [path, "-f", device]),
   "boringtun": wireguard(
     "boringtun",
@@ -108,10 +108,10 @@ const PEERS: Readonly<Record<string, { title: string; isNewest: boolean; isQuick
     (path, device, log) => [path, "-f", "--disable-drop-privileges", "--log", log, device],
   ),
   "gotatun": wireguard("gotatun", true, true, (path, device) => [path, device]),
-  "nebula": { title: "nebula", isNewest: true, isQuick: false, start: (path) => (scene) => startNebula(scene, path) },
+  "nebula": { title: "nebula", isNewest: true, isMain: false, start: (path) => (scene) => startNebula(scene, path) },
   "wireguard-go-debian": wireguard("wireguard-go, Debian", false, false, (path, device) => [path, "-f", device]),
   "nebula-debian": {
-    ...{ title: "nebula, Debian", isNewest: false, isQuick: false },
+    ...{ title: "nebula, Debian", isNewest: false, isMain: false },
     start: (path) => (scene) => startNebula(scene, path),
   },
 };
@@ -124,9 +124,9 @@ function readPeers(list: string): readonly Contender[] {
       return [name, { path, text }];
     }),
   );
-  return Object.entries(PEERS).map(([id, { title, isNewest, isQuick, start }]) => {
+  return Object.entries(PEERS).map(([id, { title, isNewest, isMain, start }]) => {
     const { path, text } = found.get(id) ?? { path: "-", text: "not looked for" };
-    const common = { id, title, kind: "peer", isNewest, isQuick, start: start(path) } as const;
+    const common = { id, title, kind: "peer", isNewest, isMain, start: start(path) } as const;
     return path === "-" ? { ...common, version: "", missing: text } : { ...common, version: text };
   });
 }
@@ -161,9 +161,9 @@ async function startEdgemesh({ lab, prefix, ...ends }: Scene, mode: Mode): Promi
 function wireguard(
   title: string,
   isNewest: boolean,
-  isQuick: boolean,
+  isMain: boolean,
   command: (path: string, device: string, log: string) => readonly string[],
-): { title: string; isNewest: boolean; isQuick: boolean; start: PeerStart } {
+): { title: string; isNewest: boolean; isMain: boolean; start: PeerStart } {
   const start: PeerStart = (path) => async ({ lab, a, b, prefix }) => {
     const programs: Running[] = [];
     await orStop(programs, async () => {
@@ -190,7 +190,7 @@ function wireguard(
     });
     return { target: "10.8.0.2", programs, device: "wg2", mtuBytes: await mtuOf(lab, "a", "wg1") };
   };
-  return { title, isNewest, isQuick, start };
+  return { title, isNewest, isMain, start };
 }
 
 async function startNebula({ lab, a, b, prefix }: Scene, path: string): Promise<Pair> {

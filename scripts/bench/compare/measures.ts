@@ -16,6 +16,8 @@ const REST_MS = 400;
 /** of all cores */
 const REST_SHARE = 0.1;
 const PORT = 5201;
+/** what iperf3 may take longer than its load */
+const SPARE_SECONDS = 15;
 /** left out at the start of each stream: congestion windows grow */
 const WARM_SECONDS = 1;
 const PINGS = 300;
@@ -82,23 +84,27 @@ async function deliveredOf(lab: Lab, { device }: Pair, octets: number): Promise<
 
 /** Round trips one after the other, with pauses: nobody is loaded. */
 export async function ping(lab: Lab, pair: Pair): Promise<Numbers> {
-  const done = await lab.run("a", ["ping", "-n", "-c", String(PINGS), "-i", PING_INTERVAL_S, "-W", "1", pair.target]);
+  const argv = ["ping", "-n", "-c", String(PINGS), "-i", PING_INTERVAL_S, "-W", "1", pair.target];
+  const done = await lab.run("a", argv, { timeoutMs: 15_000 });
+  mustRun(pair);
   const microseconds = [...done.stdout.matchAll(/time=([\d.]+) ms/g)].map(([, text]) => Number(text) * 1e3);
   if (microseconds.length < PINGS / 2) throw new Error(`ping: ${microseconds.length} of ${PINGS} answered`);
   return { "ping.us": median(microseconds)!, "ping.p99us": quantile(microseconds, 0.99)! };
 }
 
-/** Waits until the machine has next to nothing to do, or `seconds` are over. Returns whether it came to rest. */
-export async function atRest(seconds: number): Promise<boolean> {
-  const endsAt = performance.now() + seconds * 1e3;
+/** Waits until the machine has next to nothing to do, or `seconds` are over. Returns how many milliseconds it had to. */
+export async function atRest(seconds: number): Promise<number> {
+  const start = performance.now();
+  let waitedMs = 0;
   do {
     const before = busyOf();
     await pause(REST_MS);
     const after = busyOf();
     const total = after.total - before.total;
-    if (total > 0 && (after.busy - before.busy) / total < REST_SHARE) return true;
-  } while (performance.now() < endsAt);
-  return false;
+    if (total > 0 && (after.busy - before.busy) / total < REST_SHARE) break;
+    waitedMs = performance.now() - start;
+  } while (waitedMs < seconds * 1e3);
+  return waitedMs;
 }
 
 /** Ticks of all cores since the start, in all and without idling. */
@@ -108,8 +114,9 @@ function busyOf(): { readonly total: number; readonly busy: number } {
   return { total, busy: total - fields[3]! - fields[4]! };
 }
 
-/** The larger of both ends, in megabytes. */
+/** The larger of both ends, in megabytes. @throws EndedUnderLoad */
 export function memory(pair: Pair): { readonly anonymous: number; readonly resident: number } {
+  mustRun(pair);
   const both = pair.programs.map(({ pid }) => memoryOf(pid));
   return {
     anonymous: Math.max(...both.map(({ anonymousBytes }) => anonymousBytes)) / MEGABYTE,
@@ -117,7 +124,7 @@ export function memory(pair: Pair): { readonly anonymous: number; readonly resid
   };
 }
 
-/** Looks at memory while something else goes on. */
+/** Looks at memory while something else goes on, until then or until one of the pair ends. */
 export class MemoryWatch {
   anonymous = 0;
   resident = 0;
@@ -129,8 +136,13 @@ export class MemoryWatch {
   }
 
   private async watch(pair: Pair): Promise<void> {
-    while (this.isOn && pair.programs.length > 0 && pair.programs.every(({ exitCode }) => exitCode === undefined)) {
-      const now = memory(pair);
+    while (this.isOn && pair.programs.length > 0) {
+      let now;
+      try {
+        now = memory(pair);
+      } catch {
+        return; // it ended: the load that it ended under says so
+      }
       this.anonymous = Math.max(this.anonymous, now.anonymous);
       this.resident = Math.max(this.resident, now.resident);
       await pause(SAMPLE_MS);
@@ -166,9 +178,14 @@ async function iperf(
   }
 }
 
-/** A program of the pair ended while something was measured. */
+/** A program of the pair ended, which it should not: nothing more can be measured of the pair. */
 export class EndedUnderLoad extends Error {
   override readonly name = "EndedUnderLoad";
+}
+
+function mustRun({ programs }: Pair): void {
+  const dead = programs.find(({ exitCode }) => exitCode !== undefined);
+  if (dead) throw new EndedUnderLoad(`${dead.name} ended with ${dead.exitCode}`);
 }
 
 async function iperfOnce(lab: Lab, pair: Pair, args: readonly string[], seconds: number) {
@@ -180,23 +197,36 @@ async function iperfOnce(lab: Lab, pair: Pair, args: readonly string[], seconds:
   const [before, machineBefore] = [cpuOf(pair), busyOf()];
   const argv = ["iperf3", "-c", pair.target, "-p", String(PORT), "-t", String(seconds), "-J", ...args];
   const client = lab.start("a", "iperf3-client", argv);
-  const ended = client.ended.then(() => true);
-  const programs = pair.programs.map(({ ended }) => ended.then(() => true));
-  await Promise.race([ended, ...programs, pause((seconds + 15) * 1_000)]);
-  await client.stop();
-  const dead = pair.programs.find(({ exitCode }) => exitCode !== undefined);
-  if (dead) throw new EndedUnderLoad(`${dead.name} ended with ${dead.exitCode} under load`);
+  try {
+    await Promise.race([client, ...pair.programs].map(({ ended }) => ended).concat(timeUp(seconds + SPARE_SECONDS)));
+  } finally {
+    await client.stop();
+  }
+  mustRun(pair);
   const [cpuSeconds, machineAfter] = [cpuOf(pair) - before, busyOf()];
-  const output = client.log();
-  const start = output.indexOf("{");
-  if (start < 0) return { error: `ended with ${client.exitCode}` };
-  const result = JSON.parse(output.slice(start));
+  const result = answerOf(client.log());
+  if (result === undefined) return { error: `ended with ${client.exitCode}` };
   if (result.error) return { error: String(result.error) };
   const { host_total: here, remote_total: there } = result.end.cpu_utilization_percent;
   const iperfSeconds = ((here + there) / 100) * (seconds + (args.includes("-O") ? WARM_SECONDS : 0));
   const busySeconds = (machineAfter.busy - machineBefore.busy) / TICKS;
   const allSeconds = (machineAfter.total - machineBefore.total) / TICKS;
   return { result, cpuSeconds, foreign: Math.max(0, (busySeconds - cpuSeconds - iperfSeconds) / allSeconds) };
+}
+
+/** What iperf3 printed; undefined for nothing, or for a part of it. */
+// deno-lint-ignore no-explicit-any
+function answerOf(output: string): any {
+  try {
+    return JSON.parse(output.slice(output.indexOf("{")));
+  } catch {
+    return undefined;
+  }
+}
+
+async function timeUp(seconds: number): Promise<number> {
+  await pause(seconds * 1_000);
+  return 0;
 }
 
 function cpuOf(pair: Pair): number {

@@ -1,6 +1,6 @@
 /** What is said of a run: text for the terminal, and what the chart shows. */
 import type { Panel } from "./chart.ts";
-import { judge, type Judged } from "./goals.ts";
+import { DEFAULT_ID, judge, type Judged, type MemorySample } from "./goals.ts";
 import { median, medianOf, metricsOf, ONE_STREAM } from "./samples.ts";
 import { goalLines, type Row, tableOf } from "./table.ts";
 
@@ -29,44 +29,61 @@ export interface Run {
     readonly measures: readonly string[];
     readonly udpSizes: readonly number[];
   };
-  readonly contenders: readonly (Row & { readonly version: string; readonly mtuBytes: number })[];
+  readonly contenders: readonly Measured[];
   readonly left: readonly { readonly id: string; readonly why: string }[];
   readonly faults: readonly string[];
   readonly flat?: Flat;
 }
 
-/** Memory of edgemesh over a long stream: seconds since its start, then megabytes. */
+/** A contender with all that was measured of it. */
+export interface Measured extends Row {
+  readonly isMain: boolean;
+  readonly version: string;
+  readonly mtuBytes: number;
+}
+
+/** Memory of an edgemesh over a long stream: seconds since the stream's start, then megabytes. */
 export interface Flat {
+  readonly id: string;
   readonly minutes: number;
   readonly gbps: number;
-  readonly samples: readonly { readonly second: number; readonly anonymous: number; readonly resident: number }[];
+  readonly samples: readonly (MemorySample & { readonly second: number })[];
 }
 
 /** Every goal that the run says something about. */
-export function goalsOf(run: Run): readonly Judged[] {
-  return [...judge(run.contenders), ...(run.flat ? [judgeFlat(run.flat)] : [])];
+export function goalsOf({ contenders, flat }: Run): readonly Judged[] {
+  const settled = flat?.id === DEFAULT_ID ? flat.samples.slice(Math.ceil(flat.samples.length / 5)) : [];
+  return [...judge(contenders, settled), ...(flat && flat.samples.length > 0 ? [judgeFlat(flat)] : [])];
 }
 
-/** The second fifth against the last: what starting leaves behind is given back in the first. */
-function judgeFlat({ minutes, samples }: Flat): Judged {
+/**
+ * Median of anonymous memory in the second fifth against the last one. What starting leaves behind is given back in the first;
+ * of what is lost steadily, three fifths of the time show.
+ */
+function judgeFlat({ id, minutes, gbps, samples }: Flat): Judged {
   const part = (from: number, to: number): number =>
     median(samples.slice(Math.floor(samples.length * from), Math.ceil(samples.length * to)).map((s) => s.anonymous))!;
   const growth = part(0.8, 1) - part(0.2, 0.4);
   const [anonymous, resident] = [samples.map((s) => s.anonymous), samples.map((s) => s.resident)];
   return {
-    what: `memory flat over ${minutes} minutes`,
+    what: `memory flat over ${minutes} minutes${id === DEFAULT_ID ? "" : `, ${id}`}`,
     wanted: `at most ${FLAT_MEGABYTES} MB more`,
     found: `${growth.toFixed(1)} MB more; at most ${Math.max(...anonymous).toFixed(1)} MB anonymous, ` +
-      `${Math.max(...resident).toFixed(1)} MB resident`,
+      `${Math.max(...resident).toFixed(1)} MB resident; ${gbps.toFixed(2)} Gbit/s`,
     isReached: growth <= FLAT_MEGABYTES,
   };
 }
 
-/** Where, when and how it was measured, in one line. */
-export function captionOf({ machine, settings, date }: Run): string {
-  const { rounds, seconds } = settings;
-  return `${machine.cpu}, ${machine.cores} cores, Linux ${machine.kernel}, ${date.slice(0, 10)}; ` +
-    `medians of ${rounds} round${rounds === 1 ? "" : "s"}, ${seconds} s each; both ends on this machine`;
+/** Where and when, and how it was measured: two lines. */
+export function captionOf({ machine, settings, date, edgemesh, contenders }: Run): readonly [string, string] {
+  const { seconds } = settings;
+  const counts = contenders.map(({ rounds }) => rounds.length);
+  const [least, most] = [Math.min(...counts), Math.max(...counts)];
+  const rounds = `${least === most ? "" : `${least} to `}${most} round${most === 1 ? "" : "s"}`;
+  return [
+    `${machine.cpu}, ${machine.cores} cores, Linux ${machine.kernel}, ${date.slice(0, 10)}, ${edgemesh.version}`,
+    `medians of ${rounds}, ${seconds} s each; both ends on this machine`,
+  ];
 }
 
 /** What others on this machine did meanwhile, when it was enough to matter. */
@@ -86,13 +103,16 @@ export function reportOf(run: Run): string {
   const { contenders: rows } = run;
   return [
     "",
-    `${run.edgemesh.version} (${run.edgemesh.form}); ${captionOf(run)}`,
+    ...captionOf(run),
+    `edgemesh as ${run.edgemesh.form}`,
     "",
     tableOf(rows, metricsOf(run.settings.udpSizes)),
     "",
     "below each figure: against the best peer",
     "",
-    ...rows.map(({ title, version, mtuBytes }) => `${title.padEnd(24)} MTU ${mtuBytes}  ${version}`.trimEnd()),
+    ...rows.map(({ title, version, mtuBytes, rounds }) =>
+      `${title.padEnd(24)} MTU ${mtuBytes}  rounds ${rounds.length}  ${version}`.trimEnd()
+    ),
     ...run.left.map(({ id, why }) => `left out: ${id}: ${why}`),
     ...disturbanceOf(rows),
     ...run.faults.map((fault) => `fault: ${fault}`),
@@ -101,8 +121,9 @@ export function reportOf(run: Run): string {
   ].join("\n");
 }
 
-/** The bars of the README's chart, best first. */
-export function panelsOf(rows: readonly Row[]): readonly Panel[] {
+/** The bars of the README's chart, best first: every peer, and edgemesh in its main modes, so that they can be taken in. */
+export function panelsOf(measured: readonly Measured[]): readonly Panel[] {
+  const rows = measured.filter(({ kind, isMain }) => kind === "peer" || kind === "edgemesh" && isMain);
   const panel = (
     title: string,
     unit: string,
@@ -113,7 +134,7 @@ export function panelsOf(rows: readonly Row[]): readonly Panel[] {
     title,
     unit: `${unit}, ${better} is better`,
     digits,
-    bars: rows.filter(({ kind }) => kind !== "bare").flatMap(({ title, kind, rounds }) => {
+    bars: rows.flatMap(({ title, kind, rounds }) => {
       const value = medianOf(rounds, ...keys);
       return value === undefined ? [] : [{ title, value, isOurs: kind === "edgemesh" }];
     }).sort((x, y) => better === "more" ? y.value - x.value : x.value - y.value),

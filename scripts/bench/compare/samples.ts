@@ -14,6 +14,8 @@ export interface Metric {
   readonly digits: number;
   /** which of two numbers is the better one; absent: neither */
   readonly better?: "more" | "less";
+  /** of a number that is there in the rounds where the kernel killed the program instead */
+  readonly killed?: string;
 }
 
 /** All that are shown in the table; the keys of UDP depend on the sizes asked for. */
@@ -33,7 +35,7 @@ export function metricsOf(udpSizes: readonly number[]): readonly Metric[] {
     { key: "idle.resident", title: ["idle", "res. MB"], digits: 1 },
     { key: "load.anonymous", title: ["load", "anon MB"], digits: 1, better: "less" },
     { key: "load.resident", title: ["load", "res. MB"], digits: 1 },
-    { key: "limited.gbps", title: ["in 96 MB", "Gbit/s"], digits: 2 },
+    { key: "limited.gbps", title: ["in 96 MB", "Gbit/s"], digits: 2, killed: "limited.killed" },
   ];
 }
 
@@ -59,6 +61,13 @@ export function pool(rounds: readonly Round[], ...keys: readonly string[]): numb
 /** Median of all numbers of these keys in all rounds. */
 export function medianOf(rounds: readonly Round[], ...keys: readonly string[]): number | undefined {
   return median(pool(rounds, ...keys));
+}
+
+/** "killed", "killed 1/3"; undefined when it lived in all rounds. */
+export function killedIn(rounds: readonly Round[], killedKey: string): string | undefined {
+  const { length } = pool(rounds, killedKey);
+  if (length === 0) return undefined;
+  return length === rounds.length ? "killed" : `killed ${length}/${rounds.length}`;
 }
 
 /** One stream in either direction; what a claim about "one stream" is judged by. */

@@ -1,6 +1,6 @@
 /** The table that is printed: a line per contender with medians, and below each how it compares with the best peer. */
 import { best, type Judged, type Result } from "./goals.ts";
-import { medianOf, type Metric } from "./samples.ts";
+import { killedIn, medianOf, type Metric, type Round } from "./samples.ts";
 
 /** A contender as the table names it. */
 export interface Row extends Result {
@@ -9,7 +9,7 @@ export interface Row extends Result {
 
 /** Lines of equal columns; a column that nobody has a number for is left out. */
 export function tableOf(rows: readonly Row[], metrics: readonly Metric[]): string {
-  const shown = metrics.filter(({ key }) => rows.some(({ rounds }) => medianOf(rounds, key) !== undefined));
+  const shown = metrics.filter((metric) => rows.some(({ rounds }) => cellOf(rounds, metric) !== NOTHING));
   const references = shown.map(({ key, better }) => {
     const peer = better && best(rows.filter(({ kind }) => kind === "peer"), better, key);
     return peer && medianOf(peer.rounds, key);
@@ -17,7 +17,7 @@ export function tableOf(rows: readonly Row[], metrics: readonly Metric[]): strin
   const cells: string[][] = [["", ...shown.map(({ title }) => title[0])], ["", ...shown.map(({ title }) => title[1])]];
   for (const { title, rounds } of rows) {
     const values = shown.map(({ key }) => medianOf(rounds, key));
-    cells.push([title, ...values.map((value, i) => value === undefined ? "-" : value.toFixed(shown[i]!.digits))]);
+    cells.push([title, ...shown.map((metric) => cellOf(rounds, metric))]);
     const ratios = values.map((value, i) => {
       const reference = references[i];
       return value === undefined || !reference ? "" : `${(value / reference).toFixed(2)} x`;
@@ -25,6 +25,12 @@ export function tableOf(rows: readonly Row[], metrics: readonly Metric[]): strin
     if (ratios.some((text) => text !== "")) cells.push(["", ...ratios]);
   }
   return columns(cells);
+}
+
+const NOTHING = "-";
+
+function cellOf(rounds: readonly Round[], { key, digits, killed }: Metric): string {
+  return (killed && killedIn(rounds, killed)) ?? medianOf(rounds, key)?.toFixed(digits) ?? NOTHING;
 }
 
 /** The goals, one a line. */

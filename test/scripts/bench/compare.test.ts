@@ -4,7 +4,7 @@ import { chartOf } from "../../../scripts/bench/compare/chart.ts";
 import { contenders } from "../../../scripts/bench/compare/contenders.ts";
 import { best, judge, type Judged, type Result } from "../../../scripts/bench/compare/goals.ts";
 import { median, medianOf, metricsOf, quantile, type Round } from "../../../scripts/bench/compare/samples.ts";
-import { goalsOf, reportOf, type Run } from "../../../scripts/bench/compare/report.ts";
+import { captionOf, goalsOf, panelsOf, reportOf, type Run } from "../../../scripts/bench/compare/report.ts";
 import { goalLines, type Row, tableOf } from "../../../scripts/bench/compare/table.ts";
 
 function row(id: string, kind: Result["kind"], rounds: readonly Round[], isNewest = true): Row {
@@ -50,7 +50,7 @@ describe("goals", () => {
       isReached: true,
       found: "1.25 x fast: 5.00 against 4.00 Gbit/s",
     });
-    expect(found(judged, "TCP, one stream: beside Debian's")).toMatchObject({ isReached: false });
+    expect(found(judged, "TCP, one stream: beside Debian's wireguard-go")).toMatchObject({ isReached: false });
   });
 
   it("take the median over rounds, so that one bad round decides nothing", () => {
@@ -74,6 +74,28 @@ describe("goals", () => {
   it("judge memory by the worst round", () => {
     const judged = judge([row("edgemesh", "edgemesh", [{ "load.anonymous": 30 }, { "load.anonymous": 41 }])]);
     expect(found(judged, "memory under load, anonymous")).toMatchObject({ isReached: false, found: "41.0 MB" });
+  });
+
+  it("compare with each of Debian's by name", () => {
+    const judged = judge([
+      row("edgemesh", "edgemesh", [tcp1(5)]),
+      row("wireguard-go-debian", "peer", [tcp1(0.5)], false),
+      row("nebula-debian", "peer", [tcp1(2)], false),
+    ]);
+    expect(found(judged, "TCP, one stream: beside Debian's wireguard-go")).toMatchObject({ isReached: true });
+    expect(found(judged, "TCP, one stream: beside Debian's nebula")).toMatchObject({ isReached: false });
+  });
+
+  it("are not reached in a small cgroup by one that was killed there, however fast it was before", () => {
+    const lived = { "tcp1.up.gbps": 4, "limited.gbps": 4 };
+    const at = (...rounds: Round[]) =>
+      found(judge([row("edgemesh", "edgemesh", rounds)]), "full speed in a cgroup of 96 MB");
+    expect(at(lived, lived)).toMatchObject({ isReached: true });
+    expect(at({ ...lived, "limited.gbps": 3.5 })).toMatchObject({ isReached: false });
+    expect(at(lived, { "tcp1.up.gbps": 4, "limited.killed": 1 })).toMatchObject({
+      isReached: false,
+      found: "killed 1/2",
+    });
   });
 
   it("say what was not measured instead of calling it reached or not", () => {
@@ -107,6 +129,17 @@ describe("the table", () => {
   });
 });
 
+describe("a program that was killed", () => {
+  const limited = metricsOf([]).filter(({ key }) => key.startsWith("limited"));
+  const cells = (rounds: readonly Round[]) => tableOf([row("x", "peer", rounds)], limited).split("\n")[2];
+
+  it("has that for a figure, and how often", () => {
+    expect(cells([{ "limited.killed": 1 }, { "limited.killed": 1 }])).toBe("X    killed");
+    expect(cells([{ "limited.killed": 1 }, { "limited.gbps": 2 }])).toBe("X  killed 1/2");
+    expect(cells([{ "limited.gbps": 2 }, {}])).toBe("X      2.00");
+  });
+});
+
 describe("the chart", () => {
   it("draws bars in proportion, escapes texts, and leaves out panels without figures", () => {
     const svg = chartOf(
@@ -114,14 +147,17 @@ describe("the chart", () => {
         { title: "A & B", unit: "<x>", digits: 1, bars: [bar("one", 10, true), bar("two", 5, false)] },
         { title: "nothing", unit: "", digits: 0, bars: [] },
       ],
-      'measured on "this"',
+      ['measured on "this"', "by <us>"],
     );
     const widths = [...svg.matchAll(/<rect class="(.)"[^>]* width="(\d+)"/g)].map((
       [, kind, width],
     ) => [kind, Number(width)]);
     expect(widths).toEqual([["o", 446], ["p", 223]]);
     expect(svg).toContain("A &amp; B");
-    expect(svg).toContain("measured on &quot;this&quot;");
+    const heightOf = (pattern: RegExp) => Number(pattern.exec(svg)![1]);
+    const [first, second] = [heightOf(/y="(\d+)">measured on &quot;this&quot;</), heightOf(/y="(\d+)">by &lt;us&gt;</)];
+    expect(second).toBeGreaterThan(first + 12);
+    expect(heightOf(/ height="(\d+)" role/)).toBeGreaterThan(second);
     expect(svg).not.toContain(">nothing<");
     expect(svg).not.toMatch(/NaN|undefined/);
   });
@@ -138,16 +174,15 @@ describe("the report", () => {
     edgemesh: { version: "edgemesh 0.1.0", form: "binary" },
     tools: {},
     settings: { rounds: 1, seconds: 4, warmSeconds: 4, measures: ["tcp1"], udpSizes: [64] },
-    contenders: [{ ...row("edgemesh", "edgemesh", [tcp1(5)]), version: "0.1.0", mtuBytes: 1355 }],
+    contenders: [{ ...row("edgemesh", "edgemesh", [tcp1(5)]), isMain: true, version: "0.1.0", mtuBytes: 1355 }],
     left: [{ id: "nebula", why: "not installed" }],
     faults: ["edgemesh, round 1, UDP 64: iperf3: broken pipe"],
   };
 
   it("names the machine, who was left out and what failed", () => {
     const text = reportOf(run);
-    expect(text).toContain(
-      "a CPU, 2 cores, Linux 6.1, 2026-11-25; medians of 1 round, 4 s each; both ends on this machine",
-    );
+    expect(text).toContain("a CPU, 2 cores, Linux 6.1, 2026-11-25, edgemesh 0.1.0\n");
+    expect(text).toContain("\nmedians of 1 round, 4 s each; both ends on this machine\n");
     expect(text).toContain("left out: nebula: not installed");
     expect(text).toContain("fault: edgemesh, round 1, UDP 64: iperf3: broken pipe");
   });
@@ -160,6 +195,31 @@ describe("the report", () => {
     expect(at(0.05)).not.toContain("DISTURBED");
   });
 
+  it("says when not everybody had as many rounds", () => {
+    const [contender] = run.contenders;
+    const more = { ...contender!, id: "more", rounds: [tcp1(1), tcp1(2), tcp1(3)] };
+    expect(captionOf({ ...run, contenders: [contender!, more] })[1]).toMatch(/^medians of 1 to 3 rounds, /);
+  });
+
+  it("charts every peer and the main modes of edgemesh, best first", () => {
+    const of = (id: string, kind: Result["kind"], isMain: boolean, gbps: number) => ({
+      ...{ ...row(id, kind, [tcp1(gbps)]), isMain, version: "", mtuBytes: 1420 },
+    });
+    const [first, ...others] = panelsOf([
+      of("veth", "bare", true, 20),
+      of("edgemesh", "edgemesh", true, 4),
+      of("edgemesh-vxlan", "edgemesh", false, 5),
+      of("wireguard-go", "peer", true, 3),
+      of("nebula", "peer", false, 6),
+    ]);
+    expect(first!.bars.map(({ title, value, isOurs }) => [title, value, isOurs])).toEqual([
+      ["NEBULA", 6, false],
+      ["EDGEMESH", 4, true],
+      ["WIREGUARD-GO", 3, false],
+    ]);
+    for (const { bars } of others) expect(bars).toEqual([]);
+  });
+
   it("calls memory flat by what it does after its first fifth", () => {
     const samples = (grown: number) =>
       Array.from({ length: 50 }, (_, i) => ({
@@ -169,12 +229,29 @@ describe("the report", () => {
       }));
     const flat = (grown: number) =>
       found(
-        goalsOf({ ...run, flat: { minutes: 10, gbps: 3, samples: samples(grown) } }),
+        goalsOf({ ...run, flat: { id: "edgemesh", minutes: 10, gbps: 3, samples: samples(grown) } }),
         "memory flat over 10 minutes",
       );
     expect(flat(0)).toMatchObject({ isReached: true });
     expect(flat(2.5)).toMatchObject({ isReached: false });
     expect(flat(2.5).found).toMatch(/^2.5 MB more; at most 90.0 MB anonymous/);
+  });
+
+  it("holds memory over a long stream, without its start, to the same limits", () => {
+    const settled = (id: string, anonymous: number) =>
+      found(
+        goalsOf({
+          ...run,
+          flat: {
+            ...{ id, minutes: 10, gbps: 3 },
+            samples: [90, anonymous, 31, 31, 31].map((anonymous, second) => ({ second, anonymous, resident: 60 })),
+          },
+        }),
+        "memory under load, anonymous",
+      );
+    expect(settled("edgemesh", 39)).toMatchObject({ isReached: true, found: "39.0 MB" });
+    expect(settled("edgemesh", 41)).toMatchObject({ isReached: false, found: "41.0 MB" });
+    expect(settled("edgemesh-native", 41)).toMatchObject({ isReached: undefined });
   });
 });
 
