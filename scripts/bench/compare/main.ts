@@ -14,7 +14,7 @@ import { type Contender, contenders, free, type Pair, type Scene } from "./conte
 import { atRest, EndedUnderLoad, memory, MemoryWatch, type Numbers, ping, tcp, udp } from "./measures.ts";
 import { MemoryGroup } from "./memory_group.ts";
 import { DEFAULT_ID } from "./goals.ts";
-import { captionOf, type Flat, goalsOf, panelsOf, reportOf, type Run } from "./report.ts";
+import { captionOf, type Flat, goalsOf, markdownReportOf, panelsOf, reportOf, type Run } from "./report.ts";
 import { median, type Round } from "./samples.ts";
 
 const MEASURES = ["idle", "ping", "tcp1", "tcp4", "udp", "limited"] as const;
@@ -52,6 +52,7 @@ const { values: options } = parseArgs({
     form: { type: "string", default: "binary" },
     json: { type: "string" },
     svg: { type: "string" },
+    markdown: { type: "boolean", default: false },
     from: { type: "string" },
     list: { type: "boolean", default: false },
   },
@@ -376,7 +377,7 @@ function save(run: Run): void {
 }
 
 function show(run: Run): void {
-  console.log(reportOf(run));
+  console.log(options.markdown ? markdownReportOf(run) : reportOf(run));
   save(run);
   if (options.svg !== undefined) writeFileSync(options.svg, chartOf(panelsOf(run.contenders), captionOf(run)));
 }

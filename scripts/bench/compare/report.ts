@@ -2,7 +2,7 @@
 import type { Panel } from "./chart.ts";
 import { DEFAULT_ID, judge, type Judged, type MemorySample } from "./goals.ts";
 import { median, medianOf, metricsOf, ONE_STREAM } from "./samples.ts";
-import { goalLines, type Row, tableOf } from "./table.ts";
+import { goalLines, markdownOf, type Row, tableOf } from "./table.ts";
 
 /** what memory may grow by, in megabytes, and still be called flat */
 const FLAT_MEGABYTES = 2;
@@ -119,6 +119,11 @@ export function reportOf(run: Run): string {
     "",
     goalLines(goalsOf(run)),
   ].join("\n");
+}
+
+/** The table of the README. */
+export function markdownReportOf(run: Run): string {
+  return `${markdownOf(run.contenders, metricsOf(run.settings.udpSizes))}\n\n${captionOf(run)}`;
 }
 
 /** The bars of the README's chart, best first: every peer, and edgemesh in its main modes, so that they can be taken in. */

@@ -9,7 +9,7 @@ export interface Row extends Result {
 
 /** Lines of equal columns; a column that nobody has a number for is left out. */
 export function tableOf(rows: readonly Row[], metrics: readonly Metric[]): string {
-  const shown = metrics.filter((metric) => rows.some(({ rounds }) => cellOf(rounds, metric) !== NOTHING));
+  const shown = shownOf(rows, metrics);
   const references = shown.map(({ key, better }) => {
     const peer = better && best(rows.filter(({ kind }) => kind === "peer"), better, key);
     return peer && medianOf(peer.rounds, key);
@@ -31,6 +31,22 @@ const NOTHING = "-";
 
 function cellOf(rounds: readonly Round[], { key, digits, killed }: Metric): string {
   return (killed && killedIn(rounds, killed)) ?? medianOf(rounds, key)?.toFixed(digits) ?? NOTHING;
+}
+
+/** The same as a table of Markdown, without the comparisons. */
+export function markdownOf(rows: readonly Row[], metrics: readonly Metric[]): string {
+  const shown = shownOf(rows, metrics);
+  const line = (cells: readonly string[]): string => `| ${cells.join(" | ")} |`;
+  return [
+    line(["", ...shown.map(({ title }) => title.join(" "))]),
+    line(["---", ...shown.map(() => "---:")]),
+    ...rows.map(({ title, rounds }) => line([title, ...shown.map((metric) => cellOf(rounds, metric))])),
+  ].join("\n");
+}
+
+/** Metrics that somebody has a number for. */
+function shownOf(rows: readonly Row[], metrics: readonly Metric[]): readonly Metric[] {
+  return metrics.filter((metric) => rows.some(({ rounds }) => cellOf(rounds, metric) !== NOTHING));
 }
 
 /** The goals, one a line. */

@@ -5,7 +5,7 @@ import { contenders } from "../../../scripts/bench/compare/contenders.ts";
 import { best, judge, type Judged, type Result } from "../../../scripts/bench/compare/goals.ts";
 import { median, medianOf, metricsOf, quantile, type Round } from "../../../scripts/bench/compare/samples.ts";
 import { captionOf, goalsOf, panelsOf, reportOf, type Run } from "../../../scripts/bench/compare/report.ts";
-import { goalLines, type Row, tableOf } from "../../../scripts/bench/compare/table.ts";
+import { goalLines, markdownOf, type Row, tableOf } from "../../../scripts/bench/compare/table.ts";
 
 function row(id: string, kind: Result["kind"], rounds: readonly Round[], isNewest = true): Row {
   return { id, title: id.toUpperCase(), kind, isNewest, rounds };
@@ -125,6 +125,10 @@ describe("the table", () => {
       "            1.00 x      1.00 x",
       "SLOW          1.50        1.50        -",
       "            0.50 x      0.50 x",
+    ]);
+    expect(markdownOf(rows.slice(0, 1), metricsOf([64])).split("\n").slice(1)).toEqual([
+      expect.stringMatching(/^\| --- \|( ---: \|)+$/),
+      expect.stringMatching(/^\| [A-Z]+ \|( [-\d.]+ \|)+$/),
     ]);
   });
 });
