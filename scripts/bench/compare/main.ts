@@ -32,8 +32,8 @@ const LIMIT_BYTES = 96 << 20;
 /** with `--wait`: so often is measured what others disturbed by more than this part of the machine */
 const TRIES = 4;
 const MAX_FOREIGN = 0.08;
-/** what waiting and measuring again may take in all, so that a run ends on a machine that is never at rest */
-const MAX_EXTRA_MS = 150_000;
+/** what waiting and measuring again may take in a round, so that a run ends on a machine that is never at rest */
+const MAX_EXTRA_MS = 50_000;
 const FLAT_SAMPLE_MS = 2_000;
 /** more than this at the start, and somebody else is at work here */
 const QUIET_LOAD = 0.5;
@@ -65,6 +65,7 @@ if (options.from !== undefined) {
 const values = settings();
 const FULL_PLAN: Plan = values;
 const SIDE_PLAN: Plan = { measures: list(QUICK.measures), udpSizes: list(QUICK.udp).map(Number) };
+/** of MAX_EXTRA_MS, so far in this round */
 let extraMs = 0;
 process.env["EDGEMESH_FORM"] = options.form;
 
@@ -153,6 +154,7 @@ async function main(): Promise<void> {
   soFar = run;
   let inTurn = [...present];
   for (let round = 1; round <= values.rounds; round++) {
+    extraMs = 0;
     for (const contender of [...inTurn]) {
       const isSide = isAside(contender);
       if (isSide && (round - 1) % SIDE_EVERY !== 0) continue;
@@ -223,7 +225,7 @@ async function runOne(
     await Promise.all(pair.programs.map((program) => program.stop()));
   }
   if (has(plan, "limited") && contender.kind !== "bare") await measureLimited(contender, a, b, numbers, fault);
-  console.error(`round ${round}/${values.rounds}  ${contender.id.padEnd(26)}${shortOf(numbers)}`);
+  console.error(`round ${round}/${values.rounds}  ${contender.id.padEnd(30)}${shortOf(numbers)}`);
   return { numbers, mtuBytes: pair.mtuBytes };
 }
 
