@@ -21,8 +21,26 @@ const MARGIN = 12;
 /** room for the number behind the longest bar */
 const NUMBER = 64;
 
-const STYLE = `text{font:12px system-ui,sans-serif;fill:#737c86}.t{font-weight:600;font-size:14px}
-.o{fill:#2f81f7}.p{fill:#8b949e}.a{stroke:#8b949e;stroke-opacity:.5}`;
+/** as `deno fmt` lays it out, like all of the file, so that a chart in the tree is as it was made */
+const STYLE = `  text {
+    font: 12px system-ui,sans-serif;
+    fill: #737c86;
+  }
+  .t {
+    font-weight: 600;
+    font-size: 14px;
+  }
+  .o {
+    fill: #2f81f7;
+  }
+  .p {
+    fill: #8b949e;
+  }
+  .a {
+    stroke: #8b949e;
+    stroke-opacity: .5;
+  }
+`;
 
 /** @param caption what was measured, where and when: lines below the bars */
 export function chartOf(panels: readonly Panel[], caption: readonly string[]): string {
@@ -40,12 +58,12 @@ export function chartOf(panels: readonly Panel[], caption: readonly string[]): s
       const width = Math.max(1, Math.round((value / most) * (WIDTH - LABEL - NUMBER)));
       parts.push(
         `<text x="${LABEL - 8}" y="${at + 12}" text-anchor="end">${escaped(title)}</text>`,
-        `<rect class="${isOurs ? "o" : "p"}" x="${LABEL}" y="${at}" width="${width}" height="${BAR}" rx="2"/>`,
+        `<rect class="${isOurs ? "o" : "p"}" x="${LABEL}" y="${at}" width="${width}" height="${BAR}" rx="2" />`,
         `<text x="${LABEL + width + 6}" y="${at + 12}">${value.toFixed(panel.digits)}</text>`,
       );
     });
     const bottom = top + panel.bars.length * LINE - (LINE - BAR);
-    parts.push(`<line class="a" x1="${LABEL}" y1="${top - 3}" x2="${LABEL}" y2="${bottom + 3}"/>`);
+    parts.push(`<line class="a" x1="${LABEL}" y1="${top - 3}" x2="${LABEL}" y2="${bottom + 3}" />`);
     y = bottom + 2 * MARGIN;
   }
   for (const line of caption) {
@@ -55,9 +73,10 @@ export function chartOf(panels: readonly Panel[], caption: readonly string[]): s
   const height = y + MARGIN / 2;
   const title = escaped(panels.map((panel) => panel.title).join("; "));
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" width="${WIDTH}" height="${height}" role="img">
-<title>${title}</title>
-<style>${STYLE}</style>
-${parts.join("\n")}
+  <title>${title}</title>
+  <style>
+${STYLE}  </style>
+${parts.map((part) => `  ${part}`).join("\n")}
 </svg>
 `;
 }

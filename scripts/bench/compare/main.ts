@@ -375,7 +375,7 @@ async function watchFlat(present: readonly Contender[], a: End, b: End): Promise
 
 function save(run: Run): void {
   if (options.json === undefined) return;
-  writeFileSync(options.json, `${JSON.stringify({ ...run, goals: goalsOf(run) }, null, 1)}\n`);
+  writeFileSync(options.json, `${JSON.stringify({ ...run, goals: goalsOf(run) }, null, 2)}\n`);
 }
 
 function show(run: Run): void {
