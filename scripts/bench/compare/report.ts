@@ -123,7 +123,7 @@ export function reportOf(run: Run): string {
 
 /** The table of the README. */
 export function markdownReportOf(run: Run): string {
-  return `${markdownOf(run.contenders, metricsOf(run.settings.udpSizes))}\n\n${captionOf(run)}`;
+  return `${markdownOf(run.contenders, metricsOf(run.settings.udpSizes))}\n\n${captionOf(run).join("; ")}`;
 }
 
 /** The bars of the README's chart, best first: every peer, and edgemesh in its main modes, so that they can be taken in. */
