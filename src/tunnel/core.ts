@@ -1,5 +1,5 @@
 /** What the files of this room share: one device's keys, tables and lists. Built by `WireGuard`; holds no rules. */
-import { readU32LE } from "../bytes/integers.ts";
+import { readU16 } from "../bytes/integers.ts";
 import { CookieMaker } from "../noise/cookie.ts";
 import { type LocalKeys, makeLocalKeys } from "../noise/keys.ts";
 import { StampClock } from "../noise/tai64n.ts";
@@ -38,7 +38,9 @@ export class Core {
   /** wall clock minus monotonic clock, as last told */
   unixOffsetMs = 0;
   onKeys: ((line: string) => void) | undefined = undefined;
-  readonly #scratch = new Uint8Array(4);
+  /** random octets that jitters are taken from, two at a time: one is asked for with nearly every answer that data gets */
+  readonly #jitters = new Uint8Array(512);
+  #jitterAt = this.#jitters.length;
 
   constructor(
     ciphers: Ciphers,
@@ -63,7 +65,12 @@ export class Core {
 
   /** 0 to 333, by chance, so that two ends do not stay in step. */
   jitterMs(): number {
-    this.random(this.#scratch);
-    return readU32LE(this.#scratch, 0) % REKEY_JITTER_MS;
+    if (this.#jitterAt === this.#jitters.length) {
+      this.random(this.#jitters);
+      this.#jitterAt = 0;
+    }
+    const jitter = readU16(this.#jitters, this.#jitterAt) % REKEY_JITTER_MS;
+    this.#jitterAt += 2;
+    return jitter;
   }
 }
