@@ -172,6 +172,13 @@ class Scratch {
     return this.#memory.bytes.slice(at, at + bytes);
   }
 
+  /** The same into the caller's octets; allocates nothing. */
+  takeInto(into: Uint8Array, address: number): void {
+    const { bytes } = this.#memory;
+    const at = address - this.#memory.address;
+    for (let i = 0; i < into.length; i++) into[i] = bytes[at + i]!;
+  }
+
   wipe(): void {
     sodium().sodium_memzero(this.#memory.address, this.#used);
   }
@@ -190,7 +197,7 @@ export const randomBytes: RandomBytes = (into) => {
   const room = scratch(into.length);
   const at = room.skip(into.length);
   sodium().randombytes_buf(at, into.length);
-  into.set(room.take(at, into.length));
+  room.takeInto(into, at);
   room.wipe();
 };
 

@@ -84,7 +84,7 @@ const ROOMS: Readonly<Record<string, { readonly may: readonly string[]; readonly
 
 /** npm packages: where each may be imported. What is not listed is imported nowhere. */
 const PACKAGES: Readonly<Record<string, readonly string[]>> = {
-  "@noble/hashes": ["src/noise", "src/hub", "src/bytes", "edge"],
+  "@noble/hashes": ["src/hub"],
   "tweetnacl": ["src/hub", "edge"],
   "msgpackr": ["edge"],
   "hono": ["edge"],

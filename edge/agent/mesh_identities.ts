@@ -2,7 +2,7 @@
  * Identities of a mesh file: those that it lists, and those of its nodes. A node without a number gets that of a listed identity
  * with its labels, or one computed from the labels, so that boxes with the same file lines agree without talking.
  */
-import { blake2s } from "@noble/hashes/blake2.js";
+import { blake2s } from "../../src/bytes/blake2s.ts";
 import { formatLabelList, type Labels } from "../../src/identity/labels.ts";
 import { clusterRange } from "../../src/identity/ranges.ts";
 
@@ -47,7 +47,7 @@ export class IdentityBook {
 
 function computed(labels: string, clusterId: number): number {
   const { first, last } = clusterRange(clusterId);
-  const digest = blake2s(new TextEncoder().encode(labels), { dkLen: 4 });
+  const digest = blake2s(4, undefined, new TextEncoder().encode(labels));
   const number = ((digest[0]! << 24) | (digest[1]! << 16) | (digest[2]! << 8) | digest[3]!) >>> 0;
   return first + (number % (last - first + 1));
 }

@@ -10,7 +10,7 @@
  * payload, payload. Integers in network order. Loading takes the valid file with the highest sequence, whatever its name. A
  * broken file is never a reason not to start.
  */
-import { blake2s } from "@noble/hashes/blake2.js";
+import { blake2s } from "../../src/bytes/blake2s.ts";
 import { equalConstantTime } from "../../src/bytes/compare.ts";
 import { readU32, writeU32 } from "../../src/bytes/integers.ts";
 import { messageOf } from "../errors.ts";
@@ -166,8 +166,5 @@ function decode(bytes: Uint8Array): { sequence: number; payload: Uint8Array } | 
 
 /** Over everything but the checksum's own place. */
 function checksumOf(bytes: Uint8Array): Uint8Array {
-  return blake2s.create({ dkLen: CHECKSUM_BYTES }).update(bytes.subarray(0, AT_CHECKSUM)).update(
-    bytes.subarray(HEADER_BYTES),
-  )
-    .digest();
+  return blake2s(CHECKSUM_BYTES, undefined, bytes.subarray(0, AT_CHECKSUM), bytes.subarray(HEADER_BYTES));
 }

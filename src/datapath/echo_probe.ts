@@ -76,13 +76,19 @@ export class EchoProbe {
     if (!isReply) return false;
     const id = readU16(bytes, packet.transportAt + 4);
     const sequence = readU16(bytes, packet.transportAt + 6);
-    const index = this.#pending.findIndex((p) =>
-      p.id === id && p.sequence === sequence && p.to.every((octet, i) => octet === bytes[packet.sourceAt + i])
-    );
+    const index = this.#find(id, sequence, bytes, packet.sourceAt);
     if (index < 0) return false;
     const [pending] = this.#pending.splice(index, 1);
     this.#answer(id, sequence, this.#nowMs() - pending!.sentMs, FORWARD);
     return true;
+  }
+
+  /** Apart from `takeReply`, whom every packet asks: a function that holds a closure allocates what that closes over at each call. */
+  #find(id: number, sequence: number, bytes: Uint8Array, sourceAt: number): number {
+    return this.#pending.findIndex((request) =>
+      request.id === id && request.sequence === sequence &&
+      request.to.every((octet, i) => octet === bytes[sourceAt + i])
+    );
   }
 
   /** Writes virtio header (zero), IP and ICMP; returns the end, or -1 when we have no address of that family. */

@@ -11,8 +11,9 @@
  *
  * Hot file (bench: `scripts/bench/datapath.ts`).
  */
-import { readU8 } from "../bytes/integers.ts";
+import { readU8, writeU16, writeU32, writeU8 } from "../bytes/integers.ts";
 import { type VectorCode, vectorCodeOf } from "../bytes/packet_memory.ts";
+import { TCP_CHECKSUM_AT, UDP_CHECKSUM_AT } from "../offload/virtio.ts";
 import { IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, PROTOCOL_TCP, PROTOCOL_UDP, UDP_HEADER_BYTES } from "../wire/numbers.ts";
 import type { PacketInfo } from "../wire/packet.ts";
 
@@ -23,7 +24,10 @@ const VECTOR_BYTES = 16;
 const LOAD_PACKETS = 1024;
 
 const PSH = 0x08;
-const UDP_CHECKSUM_AT = 6;
+const IPV4_ID_AT = 4;
+const IPV4_CHECKSUM_AT = 10;
+const TCP_SEQUENCE_AT = 4;
+const TCP_FLAGS_AT = 13;
 
 export class IngressTrain {
   /** The inner packet that `isNext` found. */
@@ -123,18 +127,17 @@ export class IngressTrain {
     const maskAt = this.#maskAt;
     bytes.fill(0xff, maskAt, maskAt + headerBytes);
     bytes.fill(0, maskAt + headerBytes, maskAt + TRAIN_MASK_BYTES);
-    const ignore = (from: number, octets: number) => bytes.fill(0, maskAt + from, maskAt + from + octets);
-    if (udpAt >= 0) ignore(udpAt + UDP_CHECKSUM_AT, 2);
+    if (udpAt >= 0) writeU16(bytes, maskAt + udpAt + UDP_CHECKSUM_AT, 0);
     if (ipHeaderBytes === IPV4_HEADER_BYTES) {
-      ignore(innerOffset + 4, 2);
-      ignore(innerOffset + 10, 2);
+      writeU16(bytes, maskAt + innerOffset + IPV4_ID_AT, 0);
+      writeU16(bytes, maskAt + innerOffset + IPV4_CHECKSUM_AT, 0);
     }
-    const transport = innerOffset + ipHeaderBytes;
+    const transportAt = maskAt + innerOffset + ipHeaderBytes;
     if (protocol === PROTOCOL_TCP) {
-      ignore(transport + 4, 4);
-      bytes[maskAt + transport + 13] = ~PSH;
-      ignore(transport + 16, 2);
-    } else ignore(transport + UDP_CHECKSUM_AT, 2);
+      writeU32(bytes, transportAt + TCP_SEQUENCE_AT, 0);
+      writeU8(bytes, transportAt + TCP_FLAGS_AT, ~PSH);
+      writeU16(bytes, transportAt + TCP_CHECKSUM_AT, 0);
+    } else writeU16(bytes, transportAt + UDP_CHECKSUM_AT, 0);
     this.#shape = shape;
   }
 }

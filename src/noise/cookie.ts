@@ -18,7 +18,7 @@ import {
   MAC_BYTES,
   MESSAGE_COOKIE,
 } from "../wire/wg_message.ts";
-import { mac } from "./blake2s.ts";
+import { mac } from "./hashes.ts";
 import type { LocalKeys, RemoteKeys } from "./keys.ts";
 
 /** A cookie is used for this long after it came, and the secret behind it changes as often. */

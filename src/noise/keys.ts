@@ -4,7 +4,7 @@
  */
 import type { Ciphers } from "../ports.ts";
 import { KEY_BYTES } from "../wire/wg_message.ts";
-import { hash } from "./blake2s.ts";
+import { hash } from "./hashes.ts";
 
 const LABEL_MAC1 = new TextEncoder().encode("mac1----");
 const LABEL_COOKIE = new TextEncoder().encode("cookie--");

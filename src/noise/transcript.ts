@@ -3,7 +3,7 @@
  * Every step replaces both values, so a copy is a save point. @see WireGuard paper §5.4.2, §5.4.3
  */
 import type { Ciphers } from "../ports.ts";
-import { hash, kdf } from "./blake2s.ts";
+import { hash, kdf } from "./hashes.ts";
 
 const CONSTRUCTION = new TextEncoder().encode("Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s");
 const IDENTIFIER = new TextEncoder().encode("WireGuard v1 zx2c4 Jason@zx2c4.com");

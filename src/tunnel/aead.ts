@@ -23,7 +23,7 @@
  * of them. By time all three end after 180 s.
  * @see draft-irtf-cfrg-aegis-aead §4.2, NIST SP 800-38D §8.2.1, RFC 8645
  */
-import { kdf } from "../noise/blake2s.ts";
+import { kdf } from "../noise/hashes.ts";
 import type { AeadName, Ciphers, TransportKey } from "../ports.ts";
 import { REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES } from "./constants.ts";
 

@@ -1,9 +1,9 @@
 import { describe, expect, it } from "vitest";
-import { hash, hmac, kdf, mac } from "../../../src/noise/blake2s.ts";
+import { hash, hmac, kdf, mac } from "../../../src/noise/hashes.ts";
 import { toHex } from "../../../src/bytes/text.ts";
 import { octets, vectors } from "../../fakes/wireguard_vectors.ts";
 
-describe("BLAKE2s", () => {
+describe("hashes of WireGuard", () => {
   it("hashes as the vectors say, in one piece and in two", () => {
     expect(vectors.blake2s.hash).toHaveLength(6);
     for (const [input, result] of vectors.blake2s.hash) {

@@ -1,28 +1,42 @@
 /**
- * The hash functions of WireGuard on top of BLAKE2s (RFC 7693): `H`, `MAC`, `HMAC` and the key derivation `KDFn`.
- * libsodium has no BLAKE2s, so it is noble's. @see WireGuard paper §5.4 for the notation
+ * The hash functions of WireGuard on top of BLAKE2s: `H`, `MAC`, `HMAC` and the key derivation `KDFn`.
+ * @see WireGuard paper §5.4 for the notation
  */
-import { blake2s } from "@noble/hashes/blake2.js";
-import { hmac as hmacOf } from "@noble/hashes/hmac.js";
+import { blake2s } from "../bytes/blake2s.ts";
 
 const HASH_BYTES = 32;
+const MAC_BYTES = 16;
+const BLOCK_BYTES = 64;
+const INNER_PAD = 0x36;
+const OUTER_PAD = 0x5c;
 
 const ONE = Uint8Array.of(1);
 
 /** `H(a || b)`, 32 octets. */
 export function hash(a: Uint8Array, b?: Uint8Array): Uint8Array {
-  if (b === undefined) return blake2s(a);
-  return blake2s.create({}).update(a).update(b).digest();
+  return blake2s(HASH_BYTES, undefined, a, b);
 }
 
 /** Keyed BLAKE2s with 16 octets of output, `MAC(key, message)`. @param key 1 to 32 octets */
 export function mac(key: Uint8Array, message: Uint8Array): Uint8Array {
-  return blake2s(message, { key, dkLen: 16 });
+  return blake2s(MAC_BYTES, key, message);
 }
 
 /** HMAC (RFC 2104) over BLAKE2s-256, block of 64 octets. */
 export function hmac(key: Uint8Array, message: Uint8Array): Uint8Array {
-  return hmacOf(blake2s, key, message);
+  const pad = new Uint8Array(BLOCK_BYTES);
+  if (key.length > BLOCK_BYTES) {
+    const short = hash(key);
+    pad.set(short);
+    short.fill(0);
+  } else pad.set(key);
+  for (let i = 0; i < BLOCK_BYTES; i++) pad[i]! ^= INNER_PAD;
+  const inner = hash(pad, message);
+  for (let i = 0; i < BLOCK_BYTES; i++) pad[i]! ^= INNER_PAD ^ OUTER_PAD;
+  const outer = hash(pad, inner);
+  pad.fill(0);
+  inner.fill(0);
+  return outer;
 }
 
 /**
