@@ -7,7 +7,7 @@
  * environment: what systemd and the terminal say comes from `readSurroundings` here.
  */
 import { EdgeError, messageOf } from "./errors.ts";
-import { type Config, rowOf, type SettingKey, settingOfFlag, SETTINGS, settingsOf, variableOf } from "./settings.ts";
+import { type Config, rowOf, type SettingKey, settingOfFlag, SETTINGS, variableOf } from "./settings.ts";
 
 export type { Config } from "./settings.ts";
 
@@ -237,23 +237,4 @@ export function readSurroundings(env: ConfigSources["env"], pid: number): Surrou
     token: env["EDGEMESH_TOKEN"] || undefined,
     tokenFile: env["EDGEMESH_TOKEN_FILE"] || undefined,
   };
-}
-
-/** The commented sample of a settings file, made from the table: every agent setting at its default. */
-export function sampleConfig(): string {
-  const lines = [
-    "# Settings of edgemesh; names are those of the flags. Precedence: flag, EDGEMESH_* variable, this file, default.",
-    "",
-  ];
-  for (const key of settingsOf(["agent", "run", "hub"])) {
-    const row = rowOf(key);
-    if (key === "config") continue;
-    const shown = row.defaultText ?? (row.default === undefined || row.isList ? "" : String(row.default));
-    lines.push(
-      `# ${row.help} (${variableOf(key)}; takes effect on ${row.effect})`,
-      `# ${row.flag}: ${row.isList ? "[]" : shown}`,
-      "",
-    );
-  }
-  return lines.join("\n");
 }

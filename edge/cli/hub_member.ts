@@ -1,7 +1,7 @@
 /** `edgemesh hub member list|approve|revoke` */
 import { API_VERSION } from "../agent/documents.ts";
 import { EXIT_OK } from "../errors.ts";
-import type { AdminMember } from "../sync/admin_client.ts";
+import type { AdminMember } from "../sync/admin_messages.ts";
 import type { CommandContext } from "./context.ts";
 import { hubClient } from "./hub_client.ts";
 import { ageText, byteText, clean, labelText, printDocument, table } from "./output.ts";

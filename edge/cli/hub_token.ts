@@ -2,7 +2,7 @@
 import { API_VERSION } from "../agent/documents.ts";
 import * as values from "../config_values.ts";
 import { EdgeError, EXIT_OK, messageOf } from "../errors.ts";
-import type { TokenRequest } from "../sync/admin_client.ts";
+import type { TokenRequest } from "../sync/admin_messages.ts";
 import { type CommandContext, optionOf } from "./context.ts";
 import { hubClient } from "./hub_client.ts";
 import { ageText, clean, labelText, printDocument, table } from "./output.ts";

@@ -1,6 +1,6 @@
 /** Kubernetes objects of the files that `-f` names. */
 import { EdgeError } from "../errors.ts";
-import type { KubernetesObject } from "../sync/admin_client.ts";
+import type { KubernetesObject } from "../sync/admin_messages.ts";
 import type { CommandContext } from "./context.ts";
 import { readTexts } from "./files.ts";
 

@@ -4,7 +4,8 @@
 import { API_VERSION } from "../agent/documents.ts";
 import { EdgeError, EXIT_FAILED, EXIT_OK } from "../errors.ts";
 import { isNamespaced, kindOf } from "../kinds.ts";
-import type { AdminClient, AdminObjectName, KubernetesObject } from "../sync/admin_client.ts";
+import type { KubernetesObject, ObjectName } from "../sync/admin_messages.ts";
+import type { AdminClient } from "../sync/admin_client.ts";
 import type { DryRunReport } from "../sync/dry_run.ts";
 import { type CommandContext, optionOf } from "./context.ts";
 import { dryRunText } from "./dry_run.ts";
@@ -66,7 +67,7 @@ export async function get(context: CommandContext): Promise<number> {
 export async function remove(context: CommandContext): Promise<number> {
   const client = hubClient(context.loaded.config);
   const [kindText, name] = context.args;
-  const wanted: AdminObjectName[] = [];
+  const wanted: ObjectName[] = [];
   if (context.options.has("filename")) {
     wanted.push(...(await readObjects(context, "delete")).map(({ document }) => placeOf(document)));
   }
@@ -89,7 +90,7 @@ export async function remove(context: CommandContext): Promise<number> {
 async function tryRemoval(
   { terminal, loaded: { config } }: CommandContext,
   client: AdminClient,
-  wanted: readonly AdminObjectName[],
+  wanted: readonly ObjectName[],
 ): Promise<number> {
   const answer = await client.deleteDryRun(wanted);
   const missing = answer.missing[0];
@@ -104,7 +105,7 @@ async function tryRemoval(
   return EXIT_OK;
 }
 
-function placeOf(object: KubernetesObject): AdminObjectName {
+function placeOf(object: KubernetesObject): ObjectName {
   const { kind, metadata } = object as { kind?: unknown; metadata?: { name?: unknown; namespace?: unknown } };
   const kindText = String(kind ?? "");
   const namespace = isNamespaced(kindText) ? String(metadata?.namespace ?? "default") : "";

@@ -22,7 +22,7 @@ import type {
   AdminStatus,
   ApplyAnswer,
   DeleteDryRunAnswer,
-} from "../sync/admin_client.ts";
+} from "../sync/admin_messages.ts";
 import type { DryRunReport } from "../sync/dry_run.ts";
 import { parseEndpoint } from "../sync/endpoint.ts";
 import type { DryRunPuts, DryRuns } from "./dry_runs.ts";

@@ -33,10 +33,10 @@ import { labelsOfMember } from "../../src/identity/member_labels.ts";
 import type { Labels } from "../../src/identity/labels.ts";
 import { formatLabelList } from "../../src/identity/labels.ts";
 import { parseAddress, parsePrefix, prefixContains } from "../../src/ip/address.ts";
-import type { MemberRecord } from "../../src/mesh/entries.ts";
+import type { MemberRecord, MeshSettings } from "../../src/mesh/entries.ts";
 import { encodeMsgpack } from "../sync/msgpack.ts";
 import { HubModel, type ModelChange } from "./model.ts";
-import type { HubSettings, HubStateOptions } from "./state_types.ts";
+import type { HubStateOptions } from "./state_types.ts";
 import type { StoreCompare, StoreEvent, StoreOp } from "./store.ts";
 
 /** A record is good for so long, and signed anew when half of it is over. */
@@ -76,7 +76,7 @@ export class HubCore {
     return core;
   }
 
-  get settings(): HubSettings {
+  get settings(): MeshSettings {
     return this.options.settings;
   }
 

@@ -4,7 +4,7 @@
  */
 import { Hono } from "hono";
 import { serve, type Serving } from "../agent/serve.ts";
-import type { AdminStatus } from "../sync/admin_client.ts";
+import type { AdminStatus } from "../sync/admin_messages.ts";
 
 /** The routes. */
 export function makeHealthApp(status: () => AdminStatus): Hono {

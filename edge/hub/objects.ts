@@ -30,7 +30,8 @@ import {
   SERVICE,
 } from "./read_objects.ts";
 import { changedServices, serviceFault, servicesWithout } from "./service_changes.ts";
-import type { AppliedObject, ApplyFault, ApplyResult, DeletePreview, ObjectName } from "./state_types.ts";
+import type { AppliedObject, ApplyFault, ObjectName } from "../sync/admin_messages.ts";
+import type { ApplyResult, DeletePreview } from "./state_types.ts";
 import type { StoreOp } from "./store.ts";
 
 /** Objects of one `apply`. */

@@ -18,7 +18,7 @@ import { type Context, Hono } from "hono";
 import { toHex } from "../../src/bytes/text.ts";
 import type { Log, RandomBytes } from "../../src/ports.ts";
 import { EdgeError, errnoOf, messageOf } from "../errors.ts";
-import type { AdminStatus } from "../sync/admin_client.ts";
+import type { AdminStatus } from "../sync/admin_messages.ts";
 import { type Endpoint, formatEndpoint, parseEndpoint } from "../sync/endpoint.ts";
 import { SYNC_PATH, SYNC_UPGRADE } from "../sync/messages.ts";
 import { HUB_SERVER_NAME } from "../sync/pin.ts";

@@ -13,7 +13,7 @@ import {
 import type { ServiceEntry } from "../../src/mesh/entries.ts";
 import type { HubModel } from "./model.ts";
 import { type Accepted, ENDPOINT_SLICE, SERVICE } from "./read_objects.ts";
-import type { ObjectName } from "./state_types.ts";
+import type { ObjectName } from "../sync/admin_messages.ts";
 
 /**
  * Entries of services without some slices, by `<namespace>/<name>`; those without a Service object are left out.

@@ -21,11 +21,12 @@ import type { JoinAnswer, JoinRequest } from "../../src/hub/join.ts";
 import { DEVICES_PREFIX, type MemberRow, MEMBERS_PREFIX, REVOKED_PREFIX, writeRow } from "../../src/hub/records.ts";
 import type { JoinRefusal } from "../../src/hub/refusal.ts";
 import { formatUnderlayAddr, parseUnderlayAddr } from "../../src/ip/underlay_addr.ts";
-import type { StateFrame } from "../../src/mesh/entries.ts";
+import type { MeshSettings, StateFrame } from "../../src/mesh/entries.ts";
 import { auditFacts, AuditTrail } from "./audit.ts";
 import { HubCore, type MemberDraft } from "./core.ts";
 import { JoinDesk, shortDevice } from "./join_desk.ts";
 import { HubObjects } from "./objects.ts";
+import type { AdminToken, ObjectName } from "../sync/admin_messages.ts";
 import type {
   ApplyResult,
   AuditRecord,
@@ -33,14 +34,11 @@ import type {
   CreateTokenOptions,
   DeletePreview,
   HubMemberFacts,
-  HubSettings,
   HubStateOptions,
   JoinContext,
   Member,
-  ObjectName,
   ResumePoint,
   Subscription,
-  TokenSummary,
 } from "./state_types.ts";
 import { TokenOffice } from "./token_office.ts";
 import { Upkeep } from "./upkeep.ts";
@@ -99,7 +97,7 @@ export class HubState {
     return this.#core.appliedRevision;
   }
 
-  get settings(): HubSettings {
+  get settings(): MeshSettings {
     return this.#core.settings;
   }
 
@@ -113,7 +111,7 @@ export class HubState {
   }
 
   /** Oldest first. */
-  listTokens(): TokenSummary[] {
+  listTokens(): AdminToken[] {
     return this.#tokens.list();
   }
 

@@ -1,14 +1,13 @@
 /** What `HubState` takes and gives (state.ts). */
 import type { EntryValue, MeshSettings, NamedPort, SignedRecord } from "../../src/mesh/entries.ts";
 import type { Ciphers, Log, RandomBytes } from "../../src/ports.ts";
+import type { AppliedObject, ApplyFault, ObjectName } from "../sync/admin_messages.ts";
 import type { Store } from "./store.ts";
-
-/** What every member is told, and what allocation needs. `cluster.id` 1 to 255. */
-export type HubSettings = MeshSettings;
 
 export interface HubStateOptions {
   readonly store: Store;
-  readonly settings: HubSettings;
+  /** what every member is told, and what allocation needs; `cluster.id` 1 to 255 */
+  readonly settings: MeshSettings;
   /** Ed25519; signs member records. Secret key in the 64-octet form (seed || public key) */
   readonly recordKey: { readonly publicKey: Uint8Array; readonly secretKey: Uint8Array };
   readonly ciphers: Pick<Ciphers, "sign" | "verify">;
@@ -36,25 +35,6 @@ export interface CreateTokenOptions {
   readonly name?: string;
   /** default "auto" */
   readonly approve?: "auto" | "manual";
-}
-
-/** A token as `token list` shows it; no secret in it. */
-export interface TokenSummary {
-  /** 16 hexadecimal digits */
-  readonly id: string;
-  readonly state: "valid" | "expired" | "used-up" | "revoked";
-  /** `null` = unlimited */
-  readonly uses: number | null;
-  readonly used: number;
-  /** Unix milliseconds; `notAfter` `null` = never */
-  readonly createdAt: number;
-  readonly notAfter: number | null;
-  readonly labels: Readonly<Record<string, string>>;
-  readonly namespace: string;
-  readonly name: string;
-  readonly approve: "auto" | "manual";
-  readonly lastUsedBy: string;
-  readonly lastUsedAt: number | null;
 }
 
 /** A member as the hub knows it. */
@@ -132,21 +112,6 @@ export interface AuditRecord {
   readonly repeated: number;
 }
 
-/** A fault in one of the documents of `apply`. */
-export interface ApplyFault {
-  /** position among the documents given */
-  readonly index: number;
-  readonly object: string;
-  readonly message: string;
-}
-
-export interface AppliedObject {
-  readonly kind: string;
-  readonly namespace: string;
-  readonly name: string;
-  readonly action: "created" | "configured" | "unchanged";
-}
-
 export type ApplyResult =
   | {
     readonly applied: readonly AppliedObject[];
@@ -155,13 +120,6 @@ export type ApplyResult =
     readonly puts?: readonly (readonly [key: string, value: EntryValue])[];
   }
   | { readonly errors: readonly ApplyFault[] };
-
-/** An object by its name; `namespace` is "" for a cluster-wide kind. */
-export interface ObjectName {
-  readonly kind: string;
-  readonly namespace: string;
-  readonly name: string;
-}
 
 /** What members would be sent, were objects deleted. */
 export interface DeletePreview {

@@ -1,6 +1,6 @@
 /**
- * What the hub keeps its state in: keys and values with revisions, as etcd has them. Implementations: SQLite
- * (store_sqlite.ts), memory (store_memory.ts). `test/suites/store.ts` says what all of them must do.
+ * What the hub keeps its state in: keys and values with revisions, as etcd has them. Implementation: SQLite
+ * (store_sqlite.ts); tests have one in memory. `test/suites/store.ts` says what all of them must do.
  *
  * A change is one transaction, has one revision, and is on stable storage when its promise resolves. Watchers hear of it
  * before that.

@@ -5,7 +5,8 @@ import { TOKEN_ID_BYTES, TOKEN_SECRET_BYTES, tokenIdText, verifierOf, writeToken
 import { stateOfToken } from "../../src/hub/token_rules.ts";
 import { auditFacts, type AuditTrail } from "./audit.ts";
 import type { HubCore } from "./core.ts";
-import type { CreateTokenOptions, TokenSummary } from "./state_types.ts";
+import type { AdminToken } from "../sync/admin_messages.ts";
+import type { CreateTokenOptions } from "./state_types.ts";
 import type { StoreOp } from "./store.ts";
 
 const DEFAULT_TTL_MS = 24 * 3600 * 1000;
@@ -62,7 +63,7 @@ export class TokenOffice {
   }
 
   /** Oldest first. */
-  list(): TokenSummary[] {
+  list(): AdminToken[] {
     const now = this.#core.now();
     const rows = [...this.#core.model.tokens.values()].sort((a, b) =>
       a.createdAt - b.createdAt || (a.id < b.id ? -1 : 1)

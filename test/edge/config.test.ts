@@ -7,9 +7,8 @@ import {
   nearest,
   type RawFlags,
   readSurroundings,
-  sampleConfig,
 } from "../../edge/config.ts";
-import { rowOf, type SettingKey, SETTINGS, settingsOf, variableOf } from "../../edge/settings.ts";
+import { rowOf, type SettingKey, SETTINGS, variableOf } from "../../edge/settings.ts";
 import { NO_OFFLOADS } from "../../src/offload/switches.ts";
 
 interface Sources {
@@ -141,13 +140,6 @@ describe("the table of settings", () => {
       if (row.default === undefined || row.isList) continue;
       const text = row.defaultText ?? String(row.default);
       expect(row.parse(text), key).toEqual(row.default);
-    }
-  });
-
-  it("is wholly in the sample file", () => {
-    const sample = sampleConfig();
-    for (const key of settingsOf(["agent", "run", "hub"]).filter((key) => key !== "config")) {
-      expect(sample).toContain(`# ${rowOf(key).flag}:`);
     }
   });
 });

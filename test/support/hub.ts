@@ -8,7 +8,7 @@ import { type HubKeys, openHubKeys } from "../../edge/hub/ca.ts";
 import { HubServer } from "../../edge/hub/server.ts";
 import { makeSignatures, secretKeyOf } from "../../edge/hub/signatures.ts";
 import { HubState } from "../../edge/hub/state.ts";
-import { MemoryStore } from "../../edge/hub/store_memory.ts";
+import { MemoryStore } from "./store_memory.ts";
 import { AdminClient } from "../../edge/sync/admin_client.ts";
 import type { Log } from "../../src/ports.ts";
 

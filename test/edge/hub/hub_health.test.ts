@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { makeHealthApp } from "../../../edge/hub/hub_health.ts";
-import type { AdminStatus } from "../../../edge/sync/admin_client.ts";
+import type { AdminStatus } from "../../../edge/sync/admin_messages.ts";
 
 const app = makeHealthApp(() => ({ revision: 12, member: "off: --tun none" }) as AdminStatus);
 

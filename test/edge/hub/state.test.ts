@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, it } from "vitest";
-import { MemoryStore } from "../../../edge/hub/store_memory.ts";
+import { MemoryStore } from "../../support/store_memory.ts";
 import { hubStateSuite } from "../../suites/hub_state.ts";
 
 hubStateSuite({

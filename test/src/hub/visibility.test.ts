@@ -4,7 +4,7 @@ import { Bitset } from "../../../src/hub/bitset.ts";
 import { computeViews } from "../../../src/hub/visibility.ts";
 import { labelsOfMember } from "../../../src/identity/member_labels.ts";
 import type { Policy } from "../../../src/policy/model.ts";
-import { Reach } from "../../../src/policy/reach.ts";
+import { Reach } from "../../support/reach.ts";
 import { readPolicy } from "../../../src/policy/read_policy.ts";
 import { documentArb, labelsOf, makeSources, memberArb, settingsArb } from "../policy/generate.ts";
 

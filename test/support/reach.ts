@@ -1,12 +1,13 @@
 /**
- * Whether anything at all may pass between two members: what decides who needs to know of whom (design D7). Exact: for each
+ * Whether anything at all may pass between two members, asked pair by pair: what `src/hub/visibility.ts` (design D7) must agree with,
+ * which asks for all at once. Exact: for each
  * direction there must be a protocol and port that the one's egress and the other's ingress both let through; replies need no rule.
  *
  * Members of equal labels and ports are one, and every answer is kept, so a mesh of a thousand members with few identities asks
  * little. A new policy or setting needs a new `Reach`.
  */
-import { formatLabelList, type Labels } from "../identity/labels.ts";
-import { FORWARD, REDIRECT } from "../verdict.ts";
+import { formatLabelList, type Labels } from "../../src/identity/labels.ts";
+import { FORWARD, REDIRECT } from "../../src/verdict.ts";
 import {
   countSpec,
   type EngineSettings,
@@ -16,13 +17,20 @@ import {
   noSelections,
   selectingSpecs,
   subjectSets,
-} from "./active.ts";
-import { bindRule, type BoundRule, keyRanges, makeBinding, resolveNames } from "./bind.ts";
-import { type CompiledRule, compileSegments, kindOfRule, precedenceOf } from "./compile.ts";
-import { KEY_END, KIND_FORWARD, KIND_NO_RULE, kindOf, makeDecision, VERDICT_OF_KIND } from "./decision.ts";
-import { type IdentityRecord, identityRecord, matchesPeer } from "./identity_index.ts";
-import { type Direction, EGRESS, INGRESS, type NamedPort, type Policy, TIER_BASELINE } from "./model.ts";
-import { PeerSources } from "./peer_sources.ts";
+} from "../../src/policy/active.ts";
+import { bindRule, type BoundRule, keyRanges, makeBinding, resolveNames } from "../../src/policy/bind.ts";
+import { type CompiledRule, compileSegments, kindOfRule, precedenceOf } from "../../src/policy/compile.ts";
+import {
+  KEY_END,
+  KIND_FORWARD,
+  KIND_NO_RULE,
+  kindOf,
+  makeDecision,
+  VERDICT_OF_KIND,
+} from "../../src/policy/decision.ts";
+import { type IdentityRecord, identityRecord, matchesPeer } from "../../src/policy/identity_index.ts";
+import { type Direction, EGRESS, INGRESS, type NamedPort, type Policy, TIER_BASELINE } from "../../src/policy/model.ts";
+import { PeerSources } from "../../src/policy/peer_sources.ts";
 
 /** One end of the question. */
 export interface ReachMember {

@@ -1,6 +1,14 @@
 /** A store that forgets: for tests and for trying things out. The same behaviour as the others otherwise. */
-import type { Store, StoreCompare, StoreEntry, StoreEvent, StoreOp, TxnResult, WatchBatch } from "./store.ts";
-import { checkKey, checkTtl, checkTxn, Watchers } from "./store_watchers.ts";
+import type {
+  Store,
+  StoreCompare,
+  StoreEntry,
+  StoreEvent,
+  StoreOp,
+  TxnResult,
+  WatchBatch,
+} from "../../edge/hub/store.ts";
+import { checkKey, checkTtl, checkTxn, Watchers } from "../../edge/hub/store_watchers.ts";
 
 export interface MemoryStoreOptions {
   readonly epoch?: string;

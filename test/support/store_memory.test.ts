@@ -1,5 +1,5 @@
-import { MemoryStore } from "../../../edge/hub/store_memory.ts";
-import { storeSuite } from "../../suites/store.ts";
+import { MemoryStore } from "./store_memory.ts";
+import { storeSuite } from "../suites/store.ts";
 
 storeSuite({
   name: "MemoryStore",

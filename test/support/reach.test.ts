@@ -1,12 +1,12 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { labelsOfMember } from "../../../src/identity/member_labels.ts";
-import { keyOfPolicy, type Policy } from "../../../src/policy/model.ts";
-import { Reach } from "../../../src/policy/reach.ts";
-import { readPolicy } from "../../../src/policy/read_policy.ts";
-import { REDIRECT } from "../../../src/verdict.ts";
-import { documentArb, labelsOf, makeSources, memberArb, settingsArb } from "./generate.ts";
-import { judge, type Other } from "./naive.ts";
+import { labelsOfMember } from "../../src/identity/member_labels.ts";
+import { keyOfPolicy, type Policy } from "../../src/policy/model.ts";
+import { Reach } from "./reach.ts";
+import { readPolicy } from "../../src/policy/read_policy.ts";
+import { REDIRECT } from "../../src/verdict.ts";
+import { documentArb, labelsOf, makeSources, memberArb, settingsArb } from "../src/policy/generate.ts";
+import { judge, type Other } from "../src/policy/naive.ts";
 
 function read(document: unknown): Policy {
   const result = readPolicy(document, { nodeSelectorLabels: true });
