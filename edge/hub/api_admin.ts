@@ -28,7 +28,7 @@ import { parseEndpoint } from "../sync/endpoint.ts";
 import type { DryRunPuts, DryRuns } from "./dry_runs.ts";
 import { FailureLimiter } from "./limits.ts";
 import type { CreateTokenOptions, HubState, Member } from "./state.ts";
-import type { ConnectionInfo, Remote } from "./sync_server.ts";
+import type { ConnectionInfo, Remote } from "./sync_session.ts";
 import { fault, readBody, reply } from "./wire_format.ts";
 
 /** Policies of a whole repository at once. */

@@ -18,7 +18,7 @@ import { verifyEd25519 } from "../sync/ed25519.ts";
 import { leaveMessageOf } from "../sync/messages.ts";
 import { ChallengeBook } from "./limits.ts";
 import type { HubState } from "./state.ts";
-import type { Remote } from "./sync_server.ts";
+import type { Remote } from "./sync_session.ts";
 import { type ApiStatus, fault, octets, readBody, reply } from "./wire_format.ts";
 
 const MAX_BODY_BYTES = 64 * 1024;

@@ -26,7 +26,8 @@ import { makeAdminApi } from "./api_admin.ts";
 import { addPublicApi } from "./api_public.ts";
 import type { HubKeys, ServerCertificate } from "./ca.ts";
 import type { HubState } from "./state.ts";
-import { type Remote, SyncServer } from "./sync_server.ts";
+import { SyncServer } from "./sync_server.ts";
+import type { Remote } from "./sync_session.ts";
 import { fault } from "./wire_format.ts";
 
 // Strangers get this long for each step.
