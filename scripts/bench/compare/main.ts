@@ -15,7 +15,7 @@ import { atRest, EndedUnderLoad, memory, MemoryWatch, type Numbers, ping, tcp, u
 import { MemoryGroup } from "./memory_group.ts";
 import { DEFAULT_ID } from "./goals.ts";
 import { captionOf, type Flat, goalsOf, markdownReportOf, panelsOf, reportOf, type Run } from "./report.ts";
-import { median, type Round } from "./samples.ts";
+import { median, quantile, type Round } from "./samples.ts";
 
 const MEASURES = ["idle", "ping", "tcp1", "tcp4", "udp", "limited"] as const;
 type Measure = (typeof MEASURES)[number];
@@ -257,13 +257,22 @@ async function measurePair(pair: Pair, plan: Plan, numbers: Numbers, fault: Faul
   await warm(pair, plan);
   const attemptLoad = (what: string, measure: () => Promise<Numbers>): Promise<void> =>
     attempt(what, () => undisturbed(what, measure, fault));
-  if (has(plan, "ping")) await attemptLoad("ping", () => ping(lab, pair));
+  const roundTrips: number[] = [];
+  const lookAtPing = async (): Promise<void> => {
+    if (!has(plan, "ping")) return;
+    await attemptLoad("ping", async () => {
+      roundTrips.push(...await ping(lab, pair));
+      return {};
+    });
+  };
+  await lookAtPing();
   const watch = new MemoryWatch(pair);
   for (const streams of [1, 4] as const) {
     if (!has(plan, `tcp${streams}`)) continue;
     for (const direction of ["up", "down"] as const) {
       await attemptLoad(`TCP ${streams} ${direction}`, () => tcp(lab, pair, streams, direction, seconds));
     }
+    await lookAtPing();
   }
   if (has(plan, "udp")) {
     for (const size of plan.udpSizes) {
@@ -271,6 +280,10 @@ async function measurePair(pair: Pair, plan: Plan, numbers: Numbers, fault: Faul
     }
   }
   await watch.stop();
+  await lookAtPing();
+  if (roundTrips.length > 0) {
+    Object.assign(numbers, { "ping.us": median(roundTrips)!, "ping.p99us": quantile(roundTrips, 0.99)! });
+  }
   const isLoaded = ["tcp", "udp"].some((load) => Object.keys(numbers).some((key) => key.startsWith(load)));
   if (isLoaded && watch.resident > 0) {
     Object.assign(numbers, { "load.anonymous": watch.anonymous, "load.resident": watch.resident });

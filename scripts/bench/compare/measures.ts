@@ -6,7 +6,6 @@ import { readFileSync } from "node:fs";
 import { type Lab, pause, until } from "../../lab/lab.ts";
 import { cpuSecondsOf, memoryOf } from "../../lab/program.ts";
 import type { Pair } from "./contenders.ts";
-import { median, quantile } from "./samples.ts";
 
 const MEGABYTE = 1 << 20;
 const SAMPLE_MS = 200;
@@ -20,7 +19,7 @@ const PORT = 5201;
 const SPARE_SECONDS = 15;
 /** left out at the start of each stream: congestion windows grow */
 const WARM_SECONDS = 1;
-const PINGS = 300;
+const PINGS = 150;
 const PING_INTERVAL_S = "0.005";
 
 /** Numbers by the keys of METRICS and some more, which are in the JSON only. */
@@ -82,14 +81,17 @@ async function deliveredOf(lab: Lab, { device }: Pair, octets: number): Promise<
   return bytes === undefined || packets === undefined ? undefined : (bytes - UDP_HEADERS * packets) / octets;
 }
 
-/** Round trips one after the other, with pauses: nobody is loaded. */
-export async function ping(lab: Lab, pair: Pair): Promise<Numbers> {
+/**
+ * Round trips in microseconds, one after the other, with pauses in which `ping` itself keeps a core awake: nobody else has anything
+ * to do. How long a core that sleeps takes to wake differs by a factor of two from one minute to the next, so look more than once.
+ */
+export async function ping(lab: Lab, pair: Pair): Promise<readonly number[]> {
   const argv = ["ping", "-n", "-c", String(PINGS), "-i", PING_INTERVAL_S, "-W", "1", pair.target];
   const done = await lab.run("a", argv, { timeoutMs: 15_000 });
   mustRun(pair);
   const microseconds = [...done.stdout.matchAll(/time=([\d.]+) ms/g)].map(([, text]) => Number(text) * 1e3);
   if (microseconds.length < PINGS / 2) throw new Error(`ping: ${microseconds.length} of ${PINGS} answered`);
-  return { "ping.us": median(microseconds)!, "ping.p99us": quantile(microseconds, 0.99)! };
+  return microseconds;
 }
 
 /** Waits until the machine has next to nothing to do, or `seconds` are over. Returns how many milliseconds it had to. */
